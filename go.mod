@@ -1,0 +1,3 @@
+module skylun
+
+go 1.26
