@@ -1,0 +1,155 @@
+package meta
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Version is the schema that this package writes.
+const Version = 1
+
+// Errors that callers tell apart.
+var (
+	ErrLocked   = errors.New("in use by another process")
+	ErrVersion  = errors.New("written by a newer version of skylun")
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("already exists")
+	ErrCorrupt  = errors.New("damaged")
+)
+
+// lockTimeout bounds the wait for a file that another process has open.
+const lockTimeout = 100 * time.Millisecond
+
+var (
+	bucketNode    = []byte("node")
+	bucketVolumes = []byte("volumes")
+	bucketCaches  = []byte("caches")
+	bucketExtents = []byte("extents")
+	bucketJournal = []byte("journal")
+
+	buckets = [][]byte{bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal}
+
+	keyVersion = []byte("version")
+)
+
+// DB is an open metadata file. Its methods are safe for parallel calls.
+type DB struct {
+	bolt *bbolt.DB
+
+	folds    chan struct{} // the journal is long
+	stop     chan struct{} // closed to end the folding goroutine
+	stopped  sync.WaitGroup
+	foldFail func(error) // told about a fold that failed, nil: nobody
+}
+
+// Options are the parts of a DB that its user may supply.
+type Options struct {
+	// FoldFailed is told when moving journal records into extents failed.
+	// Nothing is lost by that: the records stay, and it is tried again after
+	// the next flush.
+	FoldFailed func(error)
+}
+
+// Open opens the file at path, creating it with mode 0600 when it does not
+// exist. It fails at once with ErrLocked when another process has it open,
+// with ErrVersion when its schema is newer than Version, and with ErrCorrupt
+// when it is not a metadata file.
+func Open(path string, opt Options) (*DB, error) {
+	db, err := open(path, false)
+	if err != nil {
+		return nil, fmt.Errorf("metadata %s: %w", path, err)
+	}
+	d := &DB{bolt: db, folds: make(chan struct{}, 1), stop: make(chan struct{}), foldFail: opt.FoldFailed}
+	d.requestFold()
+	d.stopped.Go(d.foldLoop)
+	return d, nil
+}
+
+func open(path string, readOnly bool) (*bbolt.DB, error) {
+	_, statErr := os.Stat(path)
+	created := errors.Is(statErr, os.ErrNotExist)
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        lockTimeout,
+		ReadOnly:       readOnly,
+		NoFreelistSync: true, // the free list is rebuilt at open: one page less in every commit
+		FreelistType:   bbolt.FreelistMapType,
+	})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, ErrLocked
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
+	case err != nil:
+		return nil, err
+	}
+	if readOnly {
+		err = db.View(checkVersion)
+	} else {
+		err = db.Update(initialise)
+	}
+	if err == nil && created {
+		err = syncDir(filepath.Dir(path)) // the file itself survives a power cut
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// initialise creates the schema in an empty file and checks that of any other.
+func initialise(tx *bbolt.Tx) error {
+	if tx.Bucket(bucketNode) != nil {
+		return checkVersion(tx)
+	}
+	for _, name := range buckets {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketNode).Put(keyVersion, binary.BigEndian.AppendUint32(nil, Version))
+}
+
+func checkVersion(tx *bbolt.Tx) error {
+	node := tx.Bucket(bucketNode)
+	if node == nil {
+		return fmt.Errorf("%w: no schema version", ErrCorrupt)
+	}
+	v := node.Get(keyVersion)
+	if len(v) != 4 {
+		return fmt.Errorf("%w: bad schema version", ErrCorrupt)
+	}
+	if n := binary.BigEndian.Uint32(v); n > Version {
+		return fmt.Errorf("%w: schema %d, this one knows up to %d", ErrVersion, n, Version)
+	}
+	for _, name := range buckets {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("%w: no bucket %q", ErrCorrupt, name)
+		}
+	}
+	return nil
+}
+
+// Close ends folding and closes the file. Calls after it fail.
+func (d *DB) Close() error {
+	close(d.stop)
+	d.stopped.Wait()
+	return d.bolt.Close()
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,38 @@
+// Package meta keeps what a node must remember about its volumes and caches
+// in one bbolt file: which volumes exist, what they lie on, and which blocks
+// of every local file hold data. It is the only user of bbolt.
+//
+// # Vocabulary
+//
+//	volume   a disk that can be written, found by its name
+//	cache    the local copies of one image's blocks
+//	map      which blocks of one local file hold data; a layer has one, a
+//	         cache has one, both are found by a number that is never used again
+//	extent   a run of blocks of a map that are in the same state; the states
+//	         are the overlay's, meta only knows that zero means "no extent"
+//	record   the extents of one flush round, in the journal until they are
+//	         folded into the extents
+//
+// # Schema, version 1
+//
+//	bucket    key                          value
+//	node      "version"                    uint32
+//	          sequence                     last map number given out
+//	volumes   name                         JSON Volume
+//	caches    map number                   JSON Cache
+//	extents   map number, first block      state, uvarint blocks, CRC-32C
+//	journal   map number, sequence number  { state, uvarint first block, uvarint blocks } ..., CRC-32C
+//
+// Numbers in keys are big-endian uint64, so that a cursor meets them in
+// order. bbolt has no checksum over its data pages: extents and records carry
+// a CRC-32C over key and value.
+//
+// # Why a journal
+//
+// A bbolt commit costs two fdatasync and writes every page it touched; one
+// key for each written block would make a flush of scattered writes many times
+// slower than its data. So a flush round appends one record, and a
+// goroutine folds records into extents off that path, a bounded number of
+// extents in a transaction. Loading a map reads its extents, then its
+// records in order: the later one wins.
+package meta
