@@ -1,0 +1,99 @@
+package raid
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"skylun/block"
+)
+
+// File is a file of fixed size. Its methods are safe for parallel calls,
+// except that none may run when Close is called. Offsets are the caller's to
+// check.
+type File struct {
+	f    *os.File
+	fd   int // f's, for calls that package os does not have
+	size int64
+
+	cannotTry atomic.Bool // the file system does not know reads that never wait
+}
+
+func newFile(f *os.File, size int64) *File { return &File{f: f, fd: int(f.Fd()), size: size} }
+
+// Size returns the length in bytes.
+func (f *File) Size() int64 { return f.size }
+
+// ReadAt fills p from off, or fails.
+func (f *File) ReadAt(p []byte, off int64) error {
+	if _, err := f.f.ReadAt(p, off); err != nil {
+		return memberError(err)
+	}
+	return nil
+}
+
+// TryReadAt fills p from off when its bytes are in memory. Where the file
+// system cannot tell, it reads.
+func (f *File) TryReadAt(p []byte, off int64) (done bool, err error) {
+	if !f.cannotTry.Load() {
+		n, err := unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+		switch {
+		case err == nil:
+			return n == len(p), nil
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+			return false, nil
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+			f.cannotTry.Store(true)
+		default:
+			return true, memberError(&os.PathError{Op: "read", Path: f.f.Name(), Err: err})
+		}
+	}
+	return true, f.ReadAt(p, off)
+}
+
+// WriteAt writes p at off, or fails. After an error any part of p may have
+// been written.
+func (f *File) WriteAt(p []byte, off int64) error {
+	if off+int64(len(p)) > f.size {
+		return fmt.Errorf("write %d+%d of %s: %w", off, len(p), f.f.Name(), block.ErrOutOfRange)
+	}
+	if _, err := f.f.WriteAt(p, off); err != nil {
+		return memberError(err)
+	}
+	return nil
+}
+
+// Punch makes [off, off+n) read as zeros and gives its space back where the
+// file system can.
+func (f *File) Punch(off, n int64) error {
+	err := unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return memberError(&os.PathError{Op: "punch hole", Path: f.f.Name(), Err: err})
+	}
+	return nil
+}
+
+// Sync makes all writes and punched holes that have returned durable. After
+// an error nothing is known about what was written since the last Sync, and
+// a later Sync that succeeds does not change that.
+func (f *File) Sync() error {
+	if err := unix.Fdatasync(f.fd); err != nil {
+		return memberError(&os.PathError{Op: "fdatasync", Path: f.f.Name(), Err: err})
+	}
+	return nil
+}
+
+// Allocated returns the bytes that the file occupies on its members.
+func (f *File) Allocated() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return 0, memberError(&os.PathError{Op: "stat", Path: f.f.Name(), Err: err})
+	}
+	return st.Blocks * 512, nil
+}
+
+// Close closes the file without syncing it.
+func (f *File) Close() error { return f.f.Close() }
