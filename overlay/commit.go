@@ -1,0 +1,156 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"skylun/block"
+)
+
+// This file alone decides durability. A round makes durable all writes and
+// state changes that were there when it began; whoever asks while a round runs
+// is served by the next one, together with all others who ask meanwhile.
+//
+// The order within a round, and what swapping two steps would lose:
+//
+//	take, then sync: a change taken after the sync could name a block whose
+//	bytes were written after it; appended, it would show old bytes after a
+//	power cut.
+//	sync, then append: a change appended first shows whatever the file holds
+//	after a power cut.
+//	append, then answer: an answer before would promise a block that is not
+//	known to be there.
+
+// commits are the rounds of one file.
+type commits struct {
+	mu      sync.Mutex
+	running bool          // guarded by mu
+	closed  bool          // guarded by mu
+	next    *waiting      // guarded by mu: the round that has not begun, nil when nobody asked
+	idle    chan struct{} // guarded by mu: closed when rounds end, nil when nobody waits for that
+}
+
+// waiting is a round that some are waiting for. err is valid once done is
+// closed.
+type waiting struct {
+	done chan struct{}
+	err  error
+}
+
+// commit makes durable what was written and marked before the call.
+func (s *sparse) commit(ctx context.Context) error {
+	w := s.ask()
+	select {
+	case <-w.done:
+		return w.err
+	case <-ctx.Done(): // the round goes on for the others
+		return ctx.Err()
+	}
+}
+
+// background is commit for nobody: an error is met again by the next Flush,
+// because the changes stay pending or the file is broken.
+func (s *sparse) background() { s.ask() }
+
+// ask joins the next round, and starts it when none is running.
+func (s *sparse) ask() *waiting {
+	c := &s.commits
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		w := &waiting{done: make(chan struct{}), err: block.ErrClosed}
+		close(w.done)
+		return w
+	}
+	if c.next == nil {
+		c.next = &waiting{done: make(chan struct{})}
+	}
+	w := c.next
+	if !c.running {
+		c.running = true
+		go s.rounds()
+	}
+	return w
+}
+
+// rounds runs rounds until nobody asks for one.
+func (s *sparse) rounds() {
+	c := &s.commits
+	for {
+		c.mu.Lock()
+		w := c.next
+		c.next = nil
+		if w == nil {
+			c.running = false
+			if c.idle != nil {
+				close(c.idle)
+				c.idle = nil
+			}
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		var zeroed []Extent
+		zeroed, w.err = s.round()
+		close(w.done)
+		s.giveBack(zeroed)
+	}
+}
+
+// close refuses further rounds and returns when none is running.
+func (c *commits) close() {
+	c.mu.Lock()
+	c.closed = true
+	var idle chan struct{}
+	if c.running {
+		idle = make(chan struct{})
+		c.idle = idle
+	}
+	c.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+}
+
+// round makes everything durable that is there now, and returns the changes to
+// zero that now are. Only one runs at a time.
+func (s *sparse) round() (zeroed []Extent, err error) {
+	if err := s.failure(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	changes := s.pending
+	s.pending = nil
+	s.mu.Unlock()
+
+	if s.wrote.Swap(false) {
+		if err := s.file.Sync(); err != nil {
+			return nil, s.fail(fmt.Errorf("sync: %w", localError(err)))
+		}
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	if err := s.disk.Append(changes); err != nil {
+		err = localError(err)
+		if !errors.Is(err, block.ErrNoSpace) {
+			return nil, s.fail(err) // what a failed sync of the map left behind is not known
+		}
+		s.mu.Lock() // nothing of it is there: try again at the next flush
+		s.pending = slices.Concat(changes, s.pending)
+		s.arm()
+		s.mu.Unlock()
+		return nil, err
+	}
+	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) != zero }), nil
+}
+
+// fail ends durability for this file until it is opened again.
+func (s *sparse) fail(err error) error {
+	err = fmt.Errorf("no more writes until the server is restarted: %w", err)
+	s.broken.CompareAndSwap(nil, &err)
+	return err
+}

@@ -1,0 +1,60 @@
+// Package overlay makes a disk that can be written of an image that cannot.
+//
+// A Volume is a layer, the blocks that were written to it, over the Cache of
+// an image, or over nothing: a blank disk. A Cache holds the blocks of one image
+// that were copied to local disk when somebody read them; all volumes of the
+// image on this node share it.
+//
+//	ReadAt WriteAt Discard Flush
+//	           |
+//	         Volume ------------- layer: sparse file + map
+//	           |  not owned
+//	         Cache -------------- copies: sparse file + map
+//	           |  not cached
+//	         image (block.Reader)
+//
+// # Who writes what
+//
+// The guest's writes go to the layer, copies of the image to the cache. No
+// file has two kinds of writers, so a late copy cannot overwrite a newer
+// write, and the cache may be dropped at any time.
+//
+// # Blocks and their states
+//
+// The grain is the block, block.Size bytes. In the map of a file a block is
+// absent (ask what lies below), present (the bytes are in the file at the same
+// offset) or zero (reads as zeros whatever lies below). They are three states
+// because a discarded block must not let the image show through, and because
+// what the store says is empty need never be fetched. A block of a volume goes
+// from absent to one of the others and never back.
+//
+// A write that covers whole blocks never reads what lies below. One that
+// covers part of a block that is not present fills the block up first.
+//
+// The map of a file is in memory (index.go); reading takes no transaction. Its
+// durable copy is what Config.Map and CacheConfig.Map append to.
+//
+// # Durability
+//
+// It is decided in commit.go, at Flush, in rounds that serve all who asked
+// before the round began:
+//
+//  1. take the state changes since the last round
+//  2. sync the file
+//  3. append the changes to the durable map, as one record
+//  4. answer
+//
+// After a crash a block therefore reads as its last flushed value or a later
+// one, and as the same on every later read. Overwriting blocks that are present
+// changes no state and appends nothing.
+//
+// The changes of a cache are appended now and then; losing them costs
+// fetching again.
+//
+// # After errors
+//
+// A full disk fails the write that met it and nothing else. After a sync that
+// failed nobody knows which writes are on disk, and a later sync that succeeds
+// would not tell: the volume then fails all writes and flushes until it is
+// opened again.
+package overlay

@@ -1,0 +1,182 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"skylun/block"
+)
+
+// A fetch is one ranged read of the image, done once for all who want any of
+// its bytes. It takes a little more than was asked for, because a request to
+// the store costs milliseconds and neighbours are wanted soon, but never what
+// is here already, under way, or known to be empty.
+//
+// A fetch stays in the list until its bytes are in the file and marked
+// present. So who looks under the list's lock finds each absent block either
+// in a fetch or not asked for.
+const (
+	fetchGrain    = 128 << 10 // a fetch begins and ends on a multiple of this where it may
+	fetchMax      = 1 << 20   // and is no longer than this
+	fetchParallel = 32        // fetches of one image that read the store at a time
+	fetchKeep     = 64 << 20  // bytes waiting to be stored; above this a copy is not kept
+)
+
+type fetch struct {
+	r    block.Range
+	done chan struct{}
+	data []byte // r's bytes, valid once done is closed and err is nil
+	err  error
+}
+
+// wait returns when the fetch has its bytes or has failed, or ctx ends.
+func (f *fetch) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *fetches) init() {
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.slots = make(chan struct{}, fetchParallel)
+}
+
+func (f *fetches) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.cancel()
+	f.run.Wait()
+}
+
+// piece is a part of a read: in the file, zeros, or in a fetch.
+type piece struct {
+	r     block.Range
+	state state
+	fetch *fetch // nil: local
+}
+
+// plan cuts r into pieces and starts the fetches that it needs.
+func (c *Cache) plan(r block.Range) (pieces []piece) {
+	f := &c.fetches
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for off := r.Off; off < r.End; {
+		p := c.next(block.Range{Off: off, End: r.End})
+		pieces = append(pieces, p)
+		off = p.r.End
+	}
+	return pieces
+}
+
+// next returns the piece that r begins with. The caller holds the lock of
+// fetches.
+func (c *Cache) next(r block.Range) piece {
+	f := &c.fetches
+	c.copy.mu.RLock()
+	st, first, end := c.copy.index.runAt(r.Off / block.Size)
+	c.copy.mu.RUnlock()
+	run := block.Range{Off: first * block.Size, End: end * block.Size}
+	if st != absent {
+		return piece{r: r.Intersect(run), state: st}
+	}
+	// The first fetch that ends behind r.Off covers it or follows it.
+	i, _ := slices.BinarySearchFunc(f.list, r.Off, func(o *fetch, off int64) int {
+		if o.r.End <= off {
+			return -1
+		}
+		return 1
+	})
+	if i < len(f.list) {
+		if o := f.list[i]; o.r.Off <= r.Off {
+			return piece{r: r.Intersect(o.r), fetch: o}
+		}
+		run.End = min(run.End, f.list[i].r.Off)
+	}
+	if i > 0 {
+		run.Off = max(run.Off, f.list[i-1].r.End)
+	}
+	// Widen what is wanted to the grain, within the run.
+	want := r.Intersect(run).Outward(block.Size)
+	want.End = min(want.End, block.Floor(want.Off, fetchGrain)+fetchMax)
+	o := &fetch{r: want.Outward(fetchGrain).Intersect(run), done: make(chan struct{})}
+	if f.closed {
+		o.err = block.ErrClosed
+		close(o.done)
+	} else {
+		f.list = slices.Insert(f.list, i, o)
+		f.run.Go(func() { c.fetch(o) })
+	}
+	return piece{r: r.Intersect(o.r), fetch: o}
+}
+
+// fetch reads o's bytes, answers, and then keeps them.
+func (c *Cache) fetch(o *fetch) {
+	f := &c.fetches
+	o.data, o.err = c.read(o.r)
+	if o.err != nil {
+		c.counts.failed.Add(1)
+		if f.ctx.Err() == nil && c.fetchLog.now() {
+			c.log.Warn("cannot read image", "image", c.name, "offset", o.r.Off, "bytes", o.r.Len(), "error", o.err)
+		}
+		c.remove(o) // before the answer: who asks again after it gets a new try
+		close(o.done)
+		return
+	}
+	close(o.done)
+	c.keep(o)
+	c.remove(o)
+}
+
+func (c *Cache) remove(o *fetch) {
+	f := &c.fetches
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list = slices.DeleteFunc(f.list, func(x *fetch) bool { return x == o })
+}
+
+// read reads r from the image; behind its end are zeros.
+func (c *Cache) read(r block.Range) ([]byte, error) {
+	f := &c.fetches
+	select {
+	case f.slots <- struct{}{}:
+		defer func() { <-f.slots }()
+	case <-f.ctx.Done():
+		return nil, block.ErrClosed
+	}
+	data := make([]byte, r.Len())
+	n := min(r.End, c.image.Size()) - r.Off
+	if err := c.image.ReadAt(f.ctx, data[:n], r.Off); err != nil {
+		if f.ctx.Err() != nil {
+			return nil, block.ErrClosed
+		}
+		return nil, fmt.Errorf("fetch %d+%d: %w", r.Off, n, err)
+	}
+	c.counts.fetches.Add(1)
+	c.counts.fetched.Add(n)
+	return data, nil
+}
+
+// keep stores o's bytes, unless too many wait to be stored or there is no
+// room: that costs fetching them again, nothing else.
+func (c *Cache) keep(o *fetch) {
+	f := &c.fetches
+	n := o.r.Len()
+	defer f.kept.Add(-n)
+	if f.kept.Add(n) > fetchKeep {
+		c.counts.dropped.Add(1)
+		return
+	}
+	if err := c.copy.write(o.data, o.r.Off); err != nil {
+		c.counts.dropped.Add(1)
+		if c.keepLog.now() {
+			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
+		}
+		return
+	}
+	c.copy.fill(o.r, present)
+}

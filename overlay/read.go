@@ -1,0 +1,104 @@
+package overlay
+
+import (
+	"context"
+
+	"skylun/block"
+)
+
+// ReadAt implements block.Reader.
+func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	leave, err := v.enter(off, int64(len(p)))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	v.start(block.Range{Off: off, End: off + int64(len(p))})
+	for len(p) > 0 {
+		st, end := v.layer.at(off)
+		n := min(int64(len(p)), end-off)
+		switch st {
+		case present:
+			_, err = v.layer.read(p[:n], off, true)
+		case zero:
+			clear(p[:n])
+		default:
+			err = v.readBase(ctx, p[:n], off)
+		}
+		if err != nil {
+			return v.wrap(err)
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// start begins the fetches that reading r needs when it is in several parts,
+// so that they run in parallel.
+func (v *Volume) start(r block.Range) {
+	if v.base == nil {
+		return
+	}
+	if _, end := v.layer.at(r.Off); end >= r.End {
+		return
+	}
+	for off := r.Off; off < r.End; {
+		st, end := v.layer.at(off)
+		end = min(end, r.End)
+		if below := (block.Range{Off: off, End: min(end, v.base.Size())}); st == absent && !below.Empty() {
+			v.base.plan(below)
+		}
+		off = end
+	}
+}
+
+// readBase reads what lies below; behind the end of the image are zeros.
+func (v *Volume) readBase(ctx context.Context, p []byte, off int64) error {
+	n := v.inBase(len(p), off)
+	clear(p[n:])
+	if n == 0 {
+		return nil
+	}
+	return v.base.ReadAt(ctx, p[:n], off)
+}
+
+// inBase returns how many of n bytes at off the image has.
+func (v *Volume) inBase(n int, off int64) int64 {
+	if v.base == nil {
+		return 0
+	}
+	return max(0, min(int64(n), v.base.Size()-off))
+}
+
+// TryReadAt implements block.TryReader: it reads what is in memory.
+func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
+	if !v.gate.TryRLock() {
+		return false, nil
+	}
+	defer v.gate.RUnlock()
+	if err := v.admit(off, int64(len(p))); err != nil {
+		return true, err
+	}
+	for len(p) > 0 {
+		st, end := v.layer.at(off)
+		n := min(int64(len(p)), end-off)
+		done := true
+		switch st {
+		case present:
+			done, err = v.layer.read(p[:n], off, false)
+		case zero:
+			clear(p[:n])
+		default:
+			below := v.inBase(int(n), off)
+			clear(p[below:n])
+			if below > 0 {
+				done, err = v.base.TryReadAt(p[:below], off)
+			}
+		}
+		if !done || err != nil {
+			return done, v.wrap(err)
+		}
+		p, off = p[n:], off+n
+	}
+	return true, nil
+}

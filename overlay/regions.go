@@ -1,0 +1,75 @@
+package overlay
+
+import "skylun/block"
+
+const (
+	regionSize  = 1 << 20
+	regionLocks = 64
+)
+
+// regionSpan returns the locks of r's regions: count of them from first on,
+// modulo regionLocks.
+func regionSpan(r block.Range) (first, count int64) {
+	first = r.Off / regionSize
+	return first, min((r.End-1)/regionSize-first+1, regionLocks)
+}
+
+// eachRegion calls f with the number of each lock that r needs, in ascending
+// order, until f returns false.
+func eachRegion(r block.Range, f func(i int) bool) bool {
+	if r.Empty() {
+		return true
+	}
+	first, count := regionSpan(r)
+	lo, hi := first%regionLocks, first%regionLocks+count // may wrap around
+	for i := int64(0); i < hi-regionLocks; i++ {
+		if !f(int(i)) {
+			return false
+		}
+	}
+	for i := lo; i < min(hi, regionLocks); i++ {
+		if !f(int(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *Volume) share(r block.Range) {
+	eachRegion(r, func(i int) bool { v.regions[i].RLock(); return true })
+}
+
+// tryShare is share that does not wait.
+func (v *Volume) tryShare(r block.Range) bool {
+	taken := 0
+	if eachRegion(r, func(i int) bool {
+		if !v.regions[i].TryRLock() {
+			return false
+		}
+		taken++
+		return true
+	}) {
+		return true
+	}
+	eachRegion(r, func(i int) bool {
+		if taken == 0 {
+			return false
+		}
+		taken--
+		v.regions[i].RUnlock()
+		return true
+	})
+	return false
+}
+
+func (v *Volume) unshare(r block.Range) {
+	eachRegion(r, func(i int) bool { v.regions[i].RUnlock(); return true })
+}
+
+func (v *Volume) own(r block.Range) {
+	eachRegion(r, func(i int) bool { v.regions[i].Lock(); return true })
+}
+
+func (v *Volume) disown(r block.Range) {
+	eachRegion(r, func(i int) bool { v.regions[i].Unlock(); return true })
+}

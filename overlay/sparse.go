@@ -1,0 +1,237 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"skylun/block"
+)
+
+// File is where the bytes of a layer or a cache are: block.Ceil(size,
+// block.Size) bytes, zeros where nothing was written. *raid.File is one.
+type File interface {
+	ReadAt(p []byte, off int64) error
+	TryReadAt(p []byte, off int64) (done bool, err error) // done is false when it would have to wait for a disk
+	WriteAt(p []byte, off int64) error
+	Punch(off, n int64) error // then reads as zeros
+	Sync() error
+	Close() error
+}
+
+// Extent says that the blocks of [Off, End), bytes, are in a state. It is an
+// alias so that packages which do not know this one can name it.
+type Extent = struct {
+	Off, End int64
+	State    uint8
+}
+
+// Map is the durable copy of the block states of one file. *meta.Map is one.
+type Map interface {
+	// Load calls f with all extents; a later one overrides an earlier one.
+	Load(f func(Extent) error) error
+	// Append makes the extents durable, all or none.
+	Append(extents []Extent) error
+}
+
+// sparse is a file and what is known of its blocks: the body of layers and
+// caches.
+type sparse struct {
+	file File
+	disk Map
+
+	mu      sync.RWMutex
+	index   *index      // guarded by mu
+	pending []Extent    // guarded by mu: state changes that are not in disk yet, oldest first
+	timer   *time.Timer // guarded by mu: commits what nobody flushes
+
+	wrote  atomic.Bool           // the file was written since the last sync began
+	broken atomic.Pointer[error] // why no more can be made durable, nil: it can
+
+	commits commits
+
+	// punch is called after changes to zero have become durable, to give
+	// their space back; nil: it stays.
+	punch func(block.Range)
+}
+
+// maxPending bounds the state changes held in memory; a background round
+// begins when there are more.
+const maxPending = 16 << 10
+
+// commitAfter is how long a state change waits for somebody's Flush.
+const commitAfter = 5 * time.Second
+
+// openSparse loads the map of a file of size bytes.
+func openSparse(size int64, file File, disk Map) (*sparse, error) {
+	s := &sparse{file: file, disk: disk, index: newIndex(block.Ceil(size, block.Size) / block.Size)}
+	err := disk.Load(func(e Extent) error {
+		first, end := e.Off/block.Size, e.End/block.Size
+		if first < 0 || first >= end || end > s.index.blocks || e.State >= states {
+			return fmt.Errorf("extent [%d,%d) in state %d does not fit %d bytes", e.Off, e.End, e.State, size)
+		}
+		s.index.set(first, end, state(e.State))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", block.ErrMedium, err)
+	}
+	return s, nil
+}
+
+// at returns the state of the byte at off and a later offset up to which, exclusive,
+// all bytes are in that state too.
+func (s *sparse) at(off int64) (state, int64) {
+	s.mu.RLock()
+	st, end := s.index.get(off / block.Size)
+	s.mu.RUnlock()
+	return st, end * block.Size
+}
+
+// all tells whether every block that r touches is in state st.
+func (s *sparse) all(r block.Range, st state) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for b, end := r.Off/block.Size, block.Ceil(r.End, block.Size)/block.Size; b < end; {
+		got, next := s.index.get(b)
+		if got != st {
+			return false
+		}
+		b = next
+	}
+	return true
+}
+
+// mark puts the blocks of r, which is aligned, in state st.
+func (s *sparse) mark(r block.Range, st state) {
+	s.mu.Lock()
+	s.markLocked(r, st)
+	s.mu.Unlock()
+}
+
+// fill puts those blocks of r, which is aligned, in state st that are absent.
+func (s *sparse) fill(r block.Range, st state) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b, end := r.Off/block.Size, r.End/block.Size; b < end; {
+		old, next := s.index.get(b)
+		next = min(next, end)
+		if old == absent {
+			s.markLocked(block.Range{Off: b * block.Size, End: next * block.Size}, st)
+		}
+		b = next
+	}
+}
+
+func (s *sparse) markLocked(r block.Range, st state) {
+	if !s.index.set(r.Off/block.Size, r.End/block.Size, st) {
+		return
+	}
+	if n := len(s.pending); n > 0 {
+		if last := &s.pending[n-1]; last.State == uint8(st) && last.End == r.Off {
+			last.End = r.End
+			return
+		}
+	}
+	s.pending = append(s.pending, Extent{r.Off, r.End, uint8(st)})
+	switch len(s.pending) {
+	case 1:
+		s.arm()
+	case maxPending:
+		s.background()
+	}
+}
+
+// arm sees to it that the pending changes are committed when nobody asks.
+func (s *sparse) arm() {
+	if s.timer == nil {
+		s.timer = time.AfterFunc(commitAfter, s.background)
+		return
+	}
+	s.timer.Reset(commitAfter)
+}
+
+// read fills p from off. It waits for the disk only if wait says so; done is
+// false when it would have to.
+func (s *sparse) read(p []byte, off int64, wait bool) (done bool, err error) {
+	if wait {
+		return true, localError(s.file.ReadAt(p, off))
+	}
+	done, err = s.file.TryReadAt(p, off)
+	return done, localError(err)
+}
+
+// write writes p at off and remembers that the file needs a sync.
+func (s *sparse) write(p []byte, off int64) error {
+	if err := s.failure(); err != nil {
+		return err
+	}
+	err := s.file.WriteAt(p, off)
+	if !s.wrote.Load() {
+		s.wrote.Store(true)
+	}
+	return localError(err)
+}
+
+// giveBack punches holes for changes to zero that are durable.
+func (s *sparse) giveBack(zeroed []Extent) {
+	if s.punch == nil {
+		return
+	}
+	for _, e := range zeroed {
+		s.punch(block.Range{Off: e.Off, End: e.End})
+	}
+}
+
+// failure returns why nothing can be made durable any more, or nil.
+func (s *sparse) failure() error {
+	if err := s.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// counts returns the bytes in each state.
+func (s *sparse) counts() (present_, zero_, absent_ int64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c := &s.index.counts
+	return c[present] * block.Size, c[zero] * block.Size, c[absent] * block.Size
+}
+
+// close commits what is pending and closes the file. No other call may run.
+func (s *sparse) close() error {
+	s.mu.Lock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	s.commits.close()
+	zeroed, err := s.round()
+	s.giveBack(zeroed)
+	return errors.Join(err, s.file.Close())
+}
+
+// sparingly lets through one log line in a while.
+type sparingly struct{ last atomic.Int64 }
+
+func (s *sparingly) now() bool {
+	now := time.Now().UnixNano()
+	last := s.last.Load()
+	return (last == 0 || now-last > int64(10*time.Second)) && s.last.CompareAndSwap(last, now)
+}
+
+// localError gives an error of the local disk or database its place in the
+// errors of package block.
+func localError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, block.ErrNoSpace), errors.Is(err, block.ErrMedium):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", block.ErrNoSpace, err)
+	}
+	return fmt.Errorf("%w: %w", block.ErrMedium, err)
+}
