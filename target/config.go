@@ -1,0 +1,102 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// DefaultPort is where iSCSI targets listen, RFC 7143 14.
+const DefaultPort = "3260"
+
+// Config says where a server listens and how much it gives to its peers. Zero
+// values take the defaults.
+type Config struct {
+	// Portals are the addresses to listen on: IP:PORT, [IPv6]:PORT, or an IP
+	// alone for port 3260. An unspecified address (0.0.0.0, [::]) listens
+	// on all.
+	Portals []string `yaml:"portals"`
+
+	MaxSessions  int           `yaml:"max_sessions"`  // normal and discovery sessions; default 256
+	MaxLogins    int           `yaml:"max_logins"`    // connections that have not finished login; default 64
+	LoginTimeout time.Duration `yaml:"login_timeout"` // from accept to full feature phase; default 15s
+
+	PingInterval time.Duration `yaml:"ping_interval"` // a peer silent for so long is pinged; default 15s, negative: never
+	PingTimeout  time.Duration `yaml:"ping_timeout"`  // and dropped after so long without an answer; default 15s
+
+	QueueDepth int `yaml:"queue_depth"` // commands a session may have in flight; default 128
+	Workers    int `yaml:"workers"`     // commands a session executes at once that have to wait; default 64
+
+	MaxTransfer       int   `yaml:"max_transfer"`       // most Data-Out or Data-In of one command, bytes; default 8 MiB + 64 KiB
+	ConnectionBuffers int64 `yaml:"connection_buffers"` // most data buffered for one connection, bytes; default 64 MiB
+	ServerBuffers     int64 `yaml:"server_buffers"`     // most data buffered for all, beyond a share each connection always has, bytes; default 1 GiB
+}
+
+// setDefaults fills in what is zero.
+func (c *Config) setDefaults() {
+	set(&c.MaxSessions, 256)
+	set(&c.MaxLogins, 64)
+	set(&c.LoginTimeout, 15*time.Second)
+	set(&c.PingInterval, 15*time.Second)
+	set(&c.PingTimeout, 15*time.Second)
+	set(&c.QueueDepth, 128)
+	set(&c.Workers, 64)
+	set(&c.MaxTransfer, 8<<20+64<<10)
+	set(&c.ConnectionBuffers, 64<<20)
+	set(&c.ServerBuffers, 1<<30)
+}
+
+func set[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Validate reports all impossible values at once.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Portals) == 0 {
+		bad("portals: none given; list at least one address, such as 127.0.0.1:%s", DefaultPort)
+	}
+	for _, p := range c.Portals {
+		if _, err := portalAddr(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, n := range []struct {
+		key   string
+		v     int64
+		limit int64
+	}{
+		{"max_sessions", int64(c.MaxSessions), 1<<16 - 2},
+		{"max_logins", int64(c.MaxLogins), 1 << 20},
+		{"login_timeout", int64(c.LoginTimeout), int64(time.Hour)},
+		{"ping_timeout", int64(c.PingTimeout), int64(24 * time.Hour)},
+		{"queue_depth", int64(c.QueueDepth), 1 << 16},
+		{"workers", int64(c.Workers), 1 << 16},
+		{"max_transfer", int64(c.MaxTransfer), 1 << 30},
+		{"connection_buffers", c.ConnectionBuffers, 1 << 50},
+		{"server_buffers", c.ServerBuffers, 1 << 50},
+	} {
+		if n.v < 0 || n.v > n.limit {
+			bad("%s: %d is not between 1 and %d", n.key, n.v, n.limit)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// portalAddr checks the address of a portal and adds the default port.
+func portalAddr(s string) (string, error) {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return net.JoinHostPort(ip.String(), DefaultPort), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return "", fmt.Errorf("portals: %q is not an address; write IP:PORT or [IPv6]:PORT", s)
+	}
+	return ap.String(), nil
+}

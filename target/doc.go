@@ -1,0 +1,2 @@
+// Package target is the iSCSI transport: portals, login, sessions, commands.
+package target
