@@ -1,0 +1,79 @@
+package azurite
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+)
+
+// Client returns a client of the SDK, for tests that look at the store, or
+// change it, behind the server's back.
+func (s *Server) Client() (*azblob.Client, error) {
+	return azblob.NewClientFromConnectionString(s.ConnectionString(), nil)
+}
+
+// CreateContainer makes an empty container.
+func (s *Server) CreateContainer(ctx context.Context, name string) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	_, err = c.CreateContainer(ctx, name, nil)
+	return err
+}
+
+// Put stores data as a block blob, in place of what was there.
+func (s *Server) Put(ctx context.Context, container, blob string, data []byte) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	_, err = c.UploadStream(ctx, container, blob, bytes.NewReader(data), nil)
+	return err
+}
+
+// Get writes the bytes of a blob to w.
+func (s *Server) Get(ctx context.Context, container, blob string, w io.Writer) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	r, err := c.DownloadStream(ctx, container, blob, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	_, err = io.Copy(w, r.Body)
+	return err
+}
+
+// Delete removes a blob.
+func (s *Server) Delete(ctx context.Context, container, blob string) error {
+	c, err := s.Client()
+	if err != nil {
+		return err
+	}
+	_, err = c.DeleteBlob(ctx, container, blob, nil)
+	return err
+}
+
+// List returns the names of all blobs of a container.
+func (s *Server) List(ctx context.Context, container string) ([]string, error) {
+	c, err := s.Client()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for pages := c.NewListBlobsFlatPager(container, nil); pages.More(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range page.Segment.BlobItems {
+			names = append(names, *b.Name)
+		}
+	}
+	return names, nil
+}
