@@ -1,0 +1,35 @@
+// Command bench measures the server against a target from Debian (tgtd) and
+// against a plain file below its own target, side by side on one machine.
+//
+//	go run ./test/bench -md /tmp/table.md            every row, on tmpfs and on disk
+//	go run ./test/bench -rows 'random reads' -dir /dev/shm
+//
+// It needs root for tgtd's control socket, and the Debian packages tgt,
+// libiscsi-bin, qemu-utils and qemu-block-extra. It starts every server
+// itself, each on a port of its own, and ends them by process number.
+//
+// # How a row is measured
+//
+// A row is one load (4 KiB random reads, 32 in flight, say) on two sides. The
+// sides take turns, A B A B, with the order swapped every round, and the row
+// is the ratio of their medians: this machine may be busy with other things,
+// and a busy minute should hit both. The load comes from a process of its
+// own, so the server's CPU time, user and system, as /proc tells it before and
+// after, is the server's alone.
+//
+// Two kinds of client are used. "go" is the loop in client.go: one connection,
+// one thread, blocking system calls, so cheap that on two cores it is the
+// server that is measured. "libiscsi" is the clients of libiscsi-bin and
+// qemu-utils, which nobody here wrote; they spend more CPU on an operation
+// than a good target does, so their rates say little above 60,000 a second and
+// the CPU time per operation is the number to look at.
+//
+// # What is the same on both sides
+//
+// The files of all sides lie on the same file system, have the same size and
+// the same content, and get into the page cache the same way: files for
+// reading are dropped from it and then read in one sweep; files for
+// overwriting are filled by 4 KiB writes in scattered order. The latter is not
+// a detail: a 4 KiB write into a page that a large write has brought into the
+// cache costs ten times as much on some kernels (large folios).
+package main
