@@ -1,6 +1,9 @@
 package lun
 
-import "context"
+import (
+	"context"
+	"encoding/binary"
+)
 
 // Command is one SCSI command on its way through a unit: the CDB and the
 // Data-Out it came with, and after Try or Execute its status, sense data and
@@ -9,31 +12,42 @@ import "context"
 // A Command is reused by the transport. A unit keeps no reference to it or to
 // its buffers once it has ended.
 type Command struct {
-	// Set by the transport.
+	// Set by the transport, not changed by the unit.
 
-	CDB     []byte     // SPC-4 4.2, 6 to 260 bytes
+	CDB     []byte     // SPC-4 4.2; any length is fit to be refused
 	Nexus   *Nexus     // the I_T nexus it came through
 	Out     []byte     // the Data-Out buffer, no longer than what the initiator announced
 	InLimit int        // the most Data-In the initiator takes (its expected transfer length)
 	Alloc   BufferPool // where Data-In buffers come from
 
-	// Set by the unit.
+	// Set by the unit. What was there before does not matter.
 
-	Status   Status
-	In       []byte // Data-In, at most InLimit bytes, from Alloc or nil
-	Transfer int64  // bytes the command itself asks to move, before InLimit or len(Out) cut it: residuals are counted from it
-	Sense    []byte // sense data when Status is StatusCheckCondition, backed by the command itself
+	Status Status
+	In     []byte // Data-In, at most InLimit bytes, from Alloc or nil
+
+	// Transfer is the number of bytes the command itself moves, before
+	// InLimit or len(Out) cut it: the residual count (RFC 7143 11.4.5) is
+	// its difference to the expected transfer length. With any other status
+	// than StatusGood there is no Data-In, and Transfer counts Data-Out
+	// that was taken.
+	Transfer int64
+
+	// Sense is the sense data when Status is StatusCheckCondition, else
+	// nil. It is backed by the command itself.
+	Sense []byte
 
 	sense [MaxSense]byte
+	spare []byte // Data-In buffer of a Try that gave up, for Execute
 }
 
 // MaxSense is the most sense data a unit returns, in bytes.
 const MaxSense = 64
 
 // BufferPool hands out Data-In buffers. The transport takes the buffer back
-// after it has sent Command.In.
+// after it has sent Command.In; a buffer that does not become Command.In is
+// left to the garbage collector.
 type BufferPool interface {
-	// Get returns n bytes of unspecified content.
+	// Get returns n bytes of unspecified content, n > 0.
 	Get(n int) []byte
 }
 
@@ -44,23 +58,91 @@ type BufferPool interface {
 // stack.
 type Unit interface {
 	// Try ends c if that takes no waiting, and tells whether it did. After
-	// false c is as it was, but for its In buffer being unset, and Execute
-	// is to be called.
+	// false the fields that the transport set are as they were, the others
+	// mean nothing, and Execute is to be called.
 	Try(c *Command) bool
 
 	// Execute ends c. When ctx ends first, c ends soon after with
 	// StatusTaskAborted and writes nothing later.
 	Execute(ctx context.Context, c *Command)
 
-	// Attach and Detach tell the unit that a nexus came and went.
+	// Attach tells the unit that a nexus came, before its first command:
+	// that command finds a unit attention, SAM-5 5.14. Detach tells that it
+	// went: what the unit kept for it is gone. Both may be repeated.
 	Attach(n *Nexus)
 	Detach(n *Nexus)
 }
 
-// Nexus is an I_T nexus (SAM-5 4.8): one iSCSI session.
+// Nexus is an I_T nexus (SAM-5 4.8): one iSCSI session. Units tell nexuses
+// apart by pointer. The exported fields do not change once it is attached.
 type Nexus struct {
 	InitiatorName string  // iqn., eui. or naa. name
 	ISID          [6]byte // initiator session ID, RFC 7143 11.12.5
 	TargetName    string  // iqn. name of the target
 	PortalGroup   uint16  // target portal group tag, also the relative target port identifier
+
+	luns *Map // the inventory it sees, set by AttachNexus
+}
+
+// begin puts c into the state in which handlers find it.
+func (c *Command) begin() {
+	c.Status, c.In, c.Transfer, c.Sense = StatusGood, nil, 0, nil
+}
+
+// buffer returns n bytes for Data-In.
+func (c *Command) buffer(n int) []byte {
+	if b := c.spare; len(b) == n {
+		c.spare = nil
+		return b
+	}
+	return c.Alloc.Get(n)
+}
+
+// reply makes data the Data-In of a command whose CDB has an ALLOCATION LENGTH
+// field, SPC-4 4.2.5.6.
+func (c *Command) reply(data []byte, allocation uint64) {
+	data = data[:min(uint64(len(data)), allocation)]
+	c.Transfer = int64(len(data))
+	if n := min(len(data), c.InLimit); n > 0 {
+		c.In = c.buffer(n)
+		copy(c.In, data)
+	}
+}
+
+// extent returns the LOGICAL BLOCK ADDRESS field and the length in blocks
+// that follows it. Every command of a CDB length that has them has them in
+// the same place, SBC-3 clause 5. A zero length of a 6-byte CDB means 256.
+func (c *Command) extent() (lba uint64, blocks uint32) {
+	cdb := c.CDB
+	switch cdb[0] >> 5 { // SPC-4 4.2.5.1, group code
+	case 0:
+		lba = uint64(binary.BigEndian.Uint32(cdb) & 0x1fffff)
+		if blocks = uint32(cdb[4]); blocks == 0 {
+			blocks = 256
+		}
+	case 4:
+		_ = cdb[15]
+		lba, blocks = binary.BigEndian.Uint64(cdb[2:]), binary.BigEndian.Uint32(cdb[10:])
+	case 5:
+		_ = cdb[11]
+		lba, blocks = uint64(binary.BigEndian.Uint32(cdb[2:])), binary.BigEndian.Uint32(cdb[6:])
+	default:
+		_ = cdb[9]
+		lba, blocks = uint64(binary.BigEndian.Uint32(cdb[2:])), uint32(binary.BigEndian.Uint16(cdb[7:]))
+	}
+	return lba, blocks
+}
+
+// lengthField returns where the CDB has the length that extent returns.
+func (c *Command) lengthField() int {
+	switch c.CDB[0] >> 5 {
+	case 0:
+		return 4
+	case 4:
+		return 10
+	case 5:
+		return 6
+	default:
+		return 7
+	}
 }

@@ -1,8 +1,11 @@
 package lun
 
 import (
-	"context"
 	"log/slog"
+	"sync/atomic"
+
+	"github.com/gostor/gotgt/pkg/api"
+	"github.com/gostor/gotgt/pkg/scsi"
 
 	"skylun/block"
 )
@@ -14,29 +17,97 @@ type DiskConfig struct {
 	ReadOnly bool     // refuse every command that changes the medium
 }
 
-// Disk is a direct access block device (SBC-3) over a block.Device.
+// Disk is a direct access block device (SBC-3) over a block.Device, with
+// logical blocks of 512 bytes in physical blocks of 4 KiB, thin provisioned
+// and with a volatile write cache that SYNCHRONIZE CACHE and FUA flush.
 type Disk struct {
-	dev block.Device
-	cfg DiskConfig
-	log *slog.Logger
+	server
+	dev    block.Device
+	reader block.TryReader // dev, when it is one
+	writer block.TryWriter // dev, when it is one
+
+	readOnly     bool        // as configured; the control mode page may protect a disk besides
+	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
 var _ Unit = (*Disk)(nil)
 
+// logicalBlock is the logical block length in bytes. Not all initiators accept
+// another one.
+const logicalBlock = 512
+
 // NewDisk returns the unit that shows dev as a disk. The caller closes dev
-// after the last command has ended.
+// after the last command has ended. Bytes behind the last whole logical block
+// are not shown.
 func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
-	return &Disk{dev: dev, cfg: cfg, log: log}
+	d := &Disk{dev: dev, readOnly: cfg.ReadOnly}
+	d.reader, _ = dev.(block.TryReader)
+	d.writer, _ = dev.(block.TryWriter)
+	d.log = log.With(slog.String("volume", cfg.Name))
+	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_DISK)
+	d.id = diskIdentity(cfg.ID)
+	d.pages = []vpdPage{
+		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
+		blockLimits, blockCharacteristics, logicalBlockProvisioning,
+	}
+	d.protected.Store(cfg.ReadOnly)
+	d.serve(d.operations(), errInvalidOpcode)
+	return d
 }
 
-// Try implements Unit.
-func (d *Disk) Try(c *Command) bool { return false }
+// capacity returns the number of logical blocks.
+func (d *Disk) capacity() uint64 { return uint64(d.dev.Size()) / logicalBlock }
 
-// Execute implements Unit.
-func (d *Disk) Execute(ctx context.Context, c *Command) {}
+// operations returns the disk's table.
+func (d *Disk) operations() []operation {
+	ops := []operation{
+		d.testUnitReadyOp(d.testUnitReady),
+		d.requestSenseOp(func(c *Command) *condition { return d.take(c.Nexus) }),
+		d.inquiryOp(),
+		d.reportLUNsOp(),
+		d.reportOpcodesOp(),
 
-// Attach implements Unit.
-func (d *Disk) Attach(n *Nexus) {}
+		{name: "READ(6)", usage: cdb(api.READ_6, "1fffffff 04"), do: d.read, try: d.tryRead},
+		{name: "READ(10)", usage: cdb(api.READ_10, "f8 ffffffff 00 ffff 04"), do: d.read, try: d.tryRead},
+		{name: "READ(12)", usage: cdb(api.READ_12, "f8 ffffffff ffffffff 00 04"), do: d.read, try: d.tryRead},
+		{name: "READ(16)", usage: cdb(api.READ_16, "f8 ffffffffffffffff ffffffff 00 04"), do: d.read, try: d.tryRead},
+		{name: "WRITE(6)", usage: cdb(api.WRITE_6, "1fffffff 04"), flags: writes, do: d.write, try: d.tryWrite},
+		{name: "WRITE(10)", usage: cdb(api.WRITE_10, "f8 ffffffff 00 ffff 04"), flags: writes, do: d.write, try: d.tryWrite},
+		{name: "WRITE(12)", usage: cdb(api.WRITE_12, "f8 ffffffff ffffffff 00 04"), flags: writes, do: d.write, try: d.tryWrite},
+		{name: "WRITE(16)", usage: cdb(api.WRITE_16, "f8 ffffffffffffffff ffffffff 00 04"), flags: writes, do: d.write, try: d.tryWrite},
 
-// Detach implements Unit.
-func (d *Disk) Detach(n *Nexus) {}
+		{name: "WRITE AND VERIFY(10)", usage: cdb(api.WRITE_VERIFY, "f6 ffffffff 00 ffff 04"), flags: writes, do: d.writeAndVerify},
+		{name: "WRITE AND VERIFY(12)", usage: cdb(api.WRITE_VERIFY_12, "f6 ffffffff ffffffff 00 04"), flags: writes, do: d.writeAndVerify},
+		{name: "WRITE AND VERIFY(16)", usage: cdb(api.WRITE_VERIFY_16, "f6 ffffffffffffffff ffffffff 00 04"), flags: writes, do: d.writeAndVerify},
+		{name: "VERIFY(10)", usage: cdb(api.VERIFY_10, "f6 ffffffff 00 ffff 04"), do: d.verify},
+		{name: "VERIFY(12)", usage: cdb(api.VERIFY_12, "f6 ffffffff ffffffff 00 04"), do: d.verify},
+		{name: "VERIFY(16)", usage: cdb(api.VERIFY_16, "f6 ffffffffffffffff ffffffff 00 04"), do: d.verify},
+		{name: "SYNCHRONIZE CACHE(10)", usage: cdb(api.SYNCHRONIZE_CACHE, "00 ffffffff 00 ffff 04"), do: d.synchronize},
+		{name: "SYNCHRONIZE CACHE(16)", usage: cdb(api.SYNCHRONIZE_CACHE_16, "00 ffffffffffffffff ffffffff 00 04"), do: d.synchronize},
+
+		{name: "UNMAP", usage: cdb(api.UNMAP, "01 00000000 00 ffff 04"), flags: writes, do: d.unmap},
+		{name: "WRITE SAME(10)", usage: cdb(api.WRITE_SAME, "fe ffffffff 00 ffff 04"), flags: writes, do: d.writeSame},
+		{name: "WRITE SAME(16)", usage: cdb(api.WRITE_SAME_16, "ff ffffffffffffffff ffffffff 00 04"), flags: writes, do: d.writeSame},
+
+		{name: "READ CAPACITY(10)", usage: cdb(api.READ_CAPACITY, "00 ffffffff 0000 01 04"), flags: inline, do: d.readCapacity10},
+		{name: "READ CAPACITY(16)", usage: serviceAction(api.SERVICE_ACTION_IN, api.SAI_READ_CAPACITY_16, "ffffffffffffffff ffffffff 01 04"),
+			action: true, flags: inline, do: d.readCapacity16},
+		{name: "MODE SENSE(6)", usage: cdb(api.MODE_SENSE, "08 ff ff ff 04"), flags: inline, do: d.modeSense},
+		{name: "MODE SENSE(10)", usage: cdb(api.MODE_SENSE_10, "18 ff ff 000000 ffff 04"), flags: inline, do: d.modeSense},
+		{name: "MODE SELECT(6)", usage: cdb(api.MODE_SELECT, "11 0000 ff 04"), do: d.modeSelect},
+		{name: "MODE SELECT(10)", usage: cdb(api.MODE_SELECT_10, "11 0000000000 ffff 04"), do: d.modeSelect},
+
+		{name: "START STOP UNIT", usage: cdb(api.START_STOP, "00 00 00 f7 04"), do: d.startStop},
+		{name: "SEND DIAGNOSTIC", usage: cdb(api.SEND_DIAGNOSTIC, "e4 00 ffff 04"), flags: inline, do: d.sendDiagnostic},
+		{name: "PREVENT ALLOW MEDIUM REMOVAL", usage: cdb(api.ALLOW_MEDIUM_REMOVAL, "000000 03 04"), flags: inline, do: d.preventAllow},
+		{name: "RESERVE(6)", usage: cdb(api.RESERVE, "11 0000 00 04"), flags: inline, do: d.reserve6},
+		{name: "RELEASE(6)", usage: cdb(api.RELEASE, "11 0000 00 04"), flags: inline | shared, do: d.release6},
+	}
+	if _, ok := d.dev.(block.DataRanger); ok {
+		ops = append(ops, operation{
+			name: "GET LBA STATUS", usage: serviceAction(api.SERVICE_ACTION_IN, api.SAI_GET_LBA_STATUS, "ffffffffffffffff ffffffff 00 04"),
+			action: true, do: d.getLBAStatus,
+		})
+	}
+	return ops
+}

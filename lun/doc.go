@@ -1,0 +1,41 @@
+// Package lun holds the device servers: what answers SCSI commands.
+//
+// A Unit is what a logical unit number points to. Disk is the unit for a
+// block.Device. A Map says which unit has which number in one target; the
+// transport finds the unit of a command with Map.Unit, gives it the command,
+// and sends what the unit left in it.
+//
+//	           Command{CDB, Out, InLimit, ...}
+//	transport ---------------------------------> Map.Unit(LUN) -> Unit
+//	    ^                                          Try, else Execute
+//	    |                                              |
+//	    +--- Command{Status, In, Transfer, Sense} -----+
+//
+// # Words
+//
+// A nexus is an I_T nexus of SAM-5, one session. Data-In goes to the initiator,
+// Data-Out comes from it. A CDB is the command descriptor block. A logical
+// block is 512 bytes, an LBA is the number of one. A unit attention is a
+// condition that a unit tells each nexus once, by ending a command with it.
+// A vacancy answers for a number that has no unit.
+//
+// # How a command runs
+//
+// Each unit has one table of operations (operation): name, CDB usage, flags
+// and handler. The server part of a unit finds the row, checks unit attention,
+// reservation, CDB length and write protection, and runs the handler, a
+// func(context.Context, *Command) error. The error becomes a status and sense
+// data in one place, diagnose in sense.go. REPORT SUPPORTED OPERATION CODES
+// shows the same table.
+//
+// Try runs what takes no waiting: commands that touch no device, and reads and
+// writes of a device that is a block.TryReader and block.TryWriter. It
+// allocates nothing for a read or write that succeeds. A caller that must not
+// wait calls Try, and hands the command to a worker when it returns false.
+//
+// # gotgt
+//
+// The package takes operation codes, sense codes and page constants from
+// github.com/gostor/gotgt, and gives it units back as api.SCSILu values. Its
+// command processing is not used.
+package lun

@@ -1,0 +1,51 @@
+package lun
+
+import "encoding/binary"
+
+// What a disk tells of its limits and provisioning. Every limit here is
+// checked where the command is executed.
+const (
+	maxTransferBlocks  = MaxTransfer / logicalBlock
+	optimalBlocks      = 1 << 20 / logicalBlock  // initiators read ahead and cut requests by it
+	granularityBlocks  = 1 << physicalExponent   // a block of the layers below, for transfers and for UNMAP
+	maxUnmapBlocks     = 1 << 20                 // in one UNMAP command
+	maxUnmapRanges     = 256                     // in one UNMAP command
+	maxWriteSameBlocks = 64 << 20 / logicalBlock // bounds how long a pattern is written
+)
+
+// blockLimits is the Block Limits page, SBC-3 6.5.3. WSNZ is zero: WRITE SAME
+// takes a length of zero.
+var blockLimits = vpdPage{0xb0, func(*Nexus) []byte {
+	d := make([]byte, 0x3c)
+	p := d[:0]
+	p = append(p, 0, 0) // WSNZ, MAXIMUM COMPARE AND WRITE LENGTH
+	p = binary.BigEndian.AppendUint16(p, granularityBlocks)
+	p = binary.BigEndian.AppendUint32(p, maxTransferBlocks)
+	p = binary.BigEndian.AppendUint32(p, optimalBlocks)
+	p = binary.BigEndian.AppendUint32(p, 0) // MAXIMUM PREFETCH LENGTH
+	p = binary.BigEndian.AppendUint32(p, maxUnmapBlocks)
+	p = binary.BigEndian.AppendUint32(p, maxUnmapRanges)
+	p = binary.BigEndian.AppendUint32(p, granularityBlocks)
+	p = binary.BigEndian.AppendUint32(p, 1<<31) // UGAVALID: ranges are aligned at zero
+	binary.BigEndian.AppendUint64(p, maxWriteSameBlocks)
+	return d
+}}
+
+// blockCharacteristics is the Block Device Characteristics page, SBC-3 6.5.2.
+var blockCharacteristics = vpdPage{0xb1, func(*Nexus) []byte {
+	d := make([]byte, 0x3c)
+	binary.BigEndian.PutUint16(d, 1) // MEDIUM ROTATION RATE: non-rotating
+	return d
+}}
+
+// logicalBlockProvisioning is the Logical Block Provisioning page, SBC-3
+// 6.5.4.
+var logicalBlockProvisioning = vpdPage{0xb2, func(*Nexus) []byte {
+	const (
+		lbpu    = 0x80 // UNMAP
+		lbpws   = 0x40 // WRITE SAME(16) with UNMAP
+		lbpws10 = 0x20 // WRITE SAME(10) with UNMAP
+		lbprz   = 0x04 // unmapped logical blocks read as zeros
+	)
+	return []byte{0, lbpu | lbpws | lbpws10 | lbprz, 2 /* thin provisioned */, 0}
+}}
