@@ -1,0 +1,144 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"skylun/blobstore"
+)
+
+// Config describes a node. DefaultConfig fills it, the configuration file and
+// the environment override it, Resolve makes paths absolute, Validate checks
+// it.
+//
+// It names every key of the documented configuration, also those that this
+// version cannot honour: Validate refuses them, so that nobody believes in a
+// setting that does nothing.
+type Config struct {
+	Node      string           `yaml:"node"`     // this node's name
+	DataDir   string           `yaml:"data_dir"` // database, socket, default member
+	Log       LogConfig        `yaml:"log"`
+	Blobstore blobstore.Config `yaml:"blobstore"`
+	Local     LocalConfig      `yaml:"local"`
+	Cache     CacheConfig      `yaml:"cache"`
+	Portals   []string         `yaml:"portals"` // IP:PORT to listen on, or IP for port 3260
+	Admin     AdminConfig      `yaml:"admin"`
+	Targets   []TargetConfig   `yaml:"targets"`
+}
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// LocalConfig says where layers and caches are kept.
+type LocalConfig struct {
+	Members    []string `yaml:"members"`     // directories
+	StripeSize Size     `yaml:"stripe_size"` // for several members
+}
+
+// CacheConfig says how copies of image blocks are kept.
+type CacheConfig struct {
+	MaxSize  Size   `yaml:"max_size"` // 0: as large as the images
+	Prefetch string `yaml:"prefetch"` // off
+}
+
+// AdminConfig says where the API listens besides its Unix socket.
+type AdminConfig struct {
+	Listen string `yaml:"listen"` // IP:PORT, empty: nowhere
+}
+
+// TargetConfig is one iSCSI target.
+type TargetConfig struct {
+	IQN        string      `yaml:"iqn"`
+	Initiators []string    `yaml:"initiators"` // names that may log in, empty: any
+	Chap       *ChapConfig `yaml:"chap"`
+	LUNs       []LUNConfig `yaml:"luns"`
+}
+
+// ChapConfig is how initiators of a target authenticate.
+type ChapConfig struct {
+	User             string `yaml:"user"`
+	SecretFile       string `yaml:"secret_file"`
+	MutualUser       string `yaml:"mutual_user"`
+	MutualSecretFile string `yaml:"mutual_secret_file"`
+}
+
+// LUNConfig is one logical unit of a target: a disk or a CD-ROM drive.
+type LUNConfig struct {
+	LUN   int          `yaml:"lun"`
+	Disk  *DiskConfig  `yaml:"disk"`
+	CDROM *CDROMConfig `yaml:"cdrom"`
+}
+
+// DiskConfig is a disk that shows a volume, which is created when missing.
+type DiskConfig struct {
+	Volume   string `yaml:"volume"`
+	Image    string `yaml:"image"` // what it is an overlay of, empty: a blank disk
+	Size     Size   `yaml:"size"`  // 0: the size of the image
+	Prefetch string `yaml:"prefetch"`
+}
+
+// CDROMConfig is a CD-ROM drive.
+type CDROMConfig struct {
+	Media string `yaml:"media"`
+}
+
+// DefaultConfig returns what holds where neither the file nor the environment
+// says anything. Paths that depend on others are filled by Resolve.
+func DefaultConfig() Config {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		name = "localhost"
+	}
+	return Config{
+		Node:    name,
+		DataDir: "./data",
+		Log:     LogConfig{Level: "info", Format: "text"},
+		Cache:   CacheConfig{Prefetch: "off"},
+		Portals: []string{"127.0.0.1:3260"},
+	}
+}
+
+// Resolve fills the defaults that follow from other keys (the blob store and
+// the member are below data_dir) and makes relative paths absolute, as seen
+// from dir, the directory of the configuration file.
+func (c *Config) Resolve(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	abs(&c.DataDir)
+	if c.DataDir != "" {
+		if c.Blobstore.URL == "" {
+			c.Blobstore.URL = "file:" + filepath.Join(c.DataDir, "blobs")
+		}
+		if len(c.Local.Members) == 0 {
+			c.Local.Members = []string{filepath.Join(c.DataDir, "local")}
+		}
+	}
+	for i := range c.Local.Members {
+		abs(&c.Local.Members[i])
+	}
+	if p, ok := strings.CutPrefix(c.Blobstore.URL, "file:"); ok && p != "" {
+		abs(&p)
+		c.Blobstore.URL = "file:" + p
+	}
+	abs(&c.Blobstore.ConnectionStringFile)
+	abs(&c.Blobstore.SASTokenFile)
+	abs(&c.Blobstore.AccountKeyFile)
+	return nil
+}
+
+// DatabasePath returns where the node's database is.
+func (c *Config) DatabasePath() string { return filepath.Join(c.DataDir, "skylun.db") }
+
+// SocketPath returns where the node's API listens.
+func (c *Config) SocketPath() string { return filepath.Join(c.DataDir, "skylun.sock") }

@@ -1,0 +1,241 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"skylun/blobstore"
+	"skylun/block"
+	"skylun/meta"
+	"skylun/overlay"
+	"skylun/raid"
+)
+
+// image is one content of an image with its cache, shared by the volumes that
+// are open over it.
+type image struct {
+	info  blobstore.Info
+	meta  meta.Cache
+	cache *overlay.Cache
+	users int // guarded by Node.mu
+}
+
+func (m *image) close() error { return m.cache.Close() }
+
+func cacheFile(id uint64) string { return fmt.Sprintf("caches/%d", id) }
+
+// openImage returns the image with one more user. The caller holds changes.
+func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, error) {
+	n.mu.Lock()
+	for _, m := range n.images {
+		if m.info.Name == info.Name && m.info.Identity == info.Identity {
+			m.users++
+			n.mu.Unlock()
+			return m, nil
+		}
+	}
+	n.mu.Unlock()
+
+	c, found, err := n.findCache(info)
+	if err != nil {
+		return nil, err
+	}
+	var file *raid.File
+	if found {
+		file, err = n.array.Open(cacheFile(c.Map), block.Ceil(c.Size, block.Size))
+		if errors.Is(err, raid.ErrNotExist) {
+			n.log.Warn("the local copies of an image are gone; it is read from the store again", "image", info.Name, "err", err)
+			err = n.db.DeleteCache(c.Map)
+			found = false
+		}
+	}
+	if !found && err == nil {
+		c, file, err = n.createCache(info)
+	}
+	if err != nil {
+		return nil, localError("cache of image "+info.Name, err)
+	}
+	m := &image{info: info, meta: c, users: 1}
+	m.cache, err = overlay.OpenCache(overlay.CacheConfig{
+		Name:  info.Name,
+		Image: n.store.Image(info),
+		File:  file,
+		Map:   n.db.Map(c.Map),
+		Log:   n.log.With("image", info.Name),
+	})
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	n.scan(ctx, m)
+	n.mu.Lock()
+	n.images[c.Map] = m
+	n.mu.Unlock()
+	s := m.status()
+	n.log.Info("image", "name", info.Name, "format", info.Format, "size", Size(info.Size).Human(),
+		"local", Percent(s.Local()), "cached", Size(s.Cached).Human(), "empty", Size(s.Zero).Human())
+	return m, nil
+}
+
+// scanTime bounds how long opening an image waits to learn what is empty.
+const scanTime = 20 * time.Second
+
+// scan asks once per image which of its ranges are empty.
+func (n *Node) scan(ctx context.Context, m *image) {
+	if m.meta.Scanned {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, scanTime)
+	defer cancel()
+	if err := m.cache.Scan(ctx); err != nil {
+		n.log.Warn("the store did not tell which parts of the image are empty; they are read like others until the next start",
+			"image", m.info.Name, "err", err)
+		return
+	}
+	m.meta.Scanned = true
+	if err := n.db.PutCache(m.meta); err != nil {
+		n.log.Warn("database", "image", m.info.Name, "err", err)
+	}
+}
+
+func (n *Node) findCache(info blobstore.Info) (c meta.Cache, found bool, err error) {
+	all, err := n.db.Caches()
+	i := slices.IndexFunc(all, func(c meta.Cache) bool {
+		return c.Image == info.Name && c.Identity == info.Identity && c.Size == info.Size
+	})
+	if err != nil || i < 0 {
+		return meta.Cache{}, false, err
+	}
+	return all[i], true, nil
+}
+
+// createCache makes a cache: its file first, so that a crash leaves a file
+// that nobody knows and not a cache without one.
+func (n *Node) createCache(info blobstore.Info) (c meta.Cache, file *raid.File, err error) {
+	id, err := n.db.NewMap()
+	if err != nil {
+		return c, nil, err
+	}
+	file, err = n.array.Create(cacheFile(id), block.Ceil(info.Size, block.Size))
+	if err != nil {
+		return c, nil, err
+	}
+	c = meta.Cache{Image: info.Name, Identity: info.Identity, Size: info.Size, Map: id}
+	if err := n.db.PutCache(c); err != nil {
+		file.Close()
+		n.array.Remove(cacheFile(id))
+		return c, nil, err
+	}
+	return c, file, nil
+}
+
+// releaseImage takes one user from m and closes it when there is none left.
+func (n *Node) releaseImage(m *image) error {
+	if m == nil {
+		return nil
+	}
+	n.mu.Lock()
+	m.users--
+	last := m.users == 0
+	if last {
+		delete(n.images, m.meta.Map)
+	}
+	n.mu.Unlock()
+	if last {
+		return m.close()
+	}
+	return nil
+}
+
+// dropCaches removes the local copies of an image that no volume is made of.
+// The caller holds changes.
+func (n *Node) dropCaches(name string) error {
+	all, err := n.db.Caches()
+	if err != nil {
+		return err
+	}
+	volumes, err := n.db.Volumes()
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		used := slices.ContainsFunc(volumes, func(v meta.Volume) bool {
+			info, err := infoOf(v)
+			return v.Image == c.Image && (err != nil || info.Identity == c.Identity)
+		})
+		if c.Image != name || used {
+			continue
+		}
+		if err := n.db.DeleteCache(c.Map); err != nil {
+			return err
+		}
+		if err := n.array.Remove(cacheFile(c.Map)); err != nil {
+			return err
+		}
+		n.log.Info("local copies of an image removed", "image", c.Image, "identity", c.Identity)
+	}
+	return nil
+}
+
+// infoOf returns the image of a volume as it was when the volume was made.
+func infoOf(v meta.Volume) (info blobstore.Info, err error) {
+	if v.Image == "" {
+		return info, nil
+	}
+	if err := json.Unmarshal(v.ImageInfo, &info); err != nil {
+		return info, fmt.Errorf("volume %s: what the database knows of image %s: %w", v.Name, v.Image, err)
+	}
+	return info, nil
+}
+
+// Images returns what is in the store.
+func (n *Node) Images(ctx context.Context) ([]ImageStatus, error) {
+	return listImages(ctx, n.store)
+}
+
+// Image returns one image of the store.
+func (n *Node) Image(ctx context.Context, name string) (ImageStatus, error) {
+	return statImage(ctx, n.store, name)
+}
+
+// DeleteImage removes an image from the store, and its local copies. It
+// fails with ErrInUse when a volume is an overlay of it.
+func (n *Node) DeleteImage(ctx context.Context, name string) error {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	volumes, err := n.db.Volumes()
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if v.Image == name {
+			return Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
+		}
+	}
+	if err := storeError(n.store.Delete(ctx, name)); err != nil {
+		return err
+	}
+	return n.dropCaches(name)
+}
+
+func (m *image) status() CacheStatus {
+	s := m.cache.Stats()
+	return CacheStatus{
+		Image: m.info.Name, Identity: m.info.Identity, Size: s.Cached + s.Zero + s.Absent,
+		Cached: s.Cached, Zero: s.Zero, Absent: s.Absent,
+		Hits: uint64(s.Hits), Misses: uint64(s.Misses), Fetches: uint64(s.Fetches), FetchedBytes: uint64(s.FetchedBytes),
+	}
+}
+
+// Percent returns a share between 0 and 1 for people; 100% means that nothing
+// is missing.
+func Percent(f float64) string {
+	if f < 1 && f > 0.99 {
+		f = 0.99
+	}
+	return fmt.Sprintf("%.0f%%", 100*f)
+}

@@ -1,0 +1,195 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"skylun/blobstore"
+	"skylun/block"
+	"skylun/meta"
+	"skylun/raid"
+	"skylun/target"
+)
+
+// Node is an open data directory and, after Start, the server that exports
+// it. Its methods are safe for parallel calls.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+	luns    []lunPlace // of the configuration, by volume
+
+	store blobstore.Store
+	db    *meta.DB
+	array *raid.Array
+
+	server *target.Server // nil: nothing is exported
+	served chan struct{}  // closed when server.Serve has returned; nil: it was never called
+	failed error          // what it returned, to be read when served is closed
+
+	// changes is held while volumes, caches or images are made or removed.
+	// It is taken before mu.
+	changes sync.Mutex
+
+	mu      sync.Mutex
+	volumes map[string]*volume // guarded by mu: those that are open, by name
+	images  map[uint64]*image  // guarded by mu: those whose cache is open, by its map
+}
+
+// lunPlace says where a volume appears.
+type lunPlace struct {
+	iqn  string
+	lun  int
+	disk DiskConfig
+}
+
+// Open opens the data directory of cfg without exporting anything. cfg must
+// be valid. Where no node ever ran it fails with ErrNotRunning, unless create
+// says to begin a new one.
+func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *Node, err error) {
+	if _, err := os.Stat(cfg.DatabasePath()); errors.Is(err, os.ErrNotExist) && !create {
+		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
+	}
+	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}}
+	for _, t := range cfg.Targets {
+		for _, l := range t.LUNs {
+			n.luns = append(n.luns, lunPlace{t.IQN, l.LUN, *l.Disk})
+		}
+	}
+	defer func() {
+		if err != nil {
+			n.closeParts()
+		}
+	}()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, dataDirError(cfg.DataDir, err)
+	}
+	n.db, err = meta.Open(cfg.DatabasePath(), meta.Options{FoldFailed: func(err error) {
+		log.Error("database: shortening the journal failed; it is tried again", "err", err)
+	}})
+	if err != nil {
+		return nil, dataDirError(cfg.DataDir, err)
+	}
+	if n.array, err = raid.Open(cfg.Local.Members); err != nil {
+		return nil, localError("local.members", err)
+	}
+	if n.store, err = openStore(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// dataDirError says what is wrong with a data directory, and what to do.
+func dataDirError(dir string, err error) error {
+	switch {
+	case errors.Is(err, meta.ErrLocked):
+		return fmt.Errorf("data directory %s is in use by another skylun process; stop that one, or use another data_dir", dir)
+	case errors.Is(err, meta.ErrVersion):
+		return fmt.Errorf("data directory %s: %w; run that version, or use another data_dir", dir, err)
+	case errors.Is(err, meta.ErrCorrupt):
+		return fmt.Errorf("data directory %s: %w; put a copy of the file there, or use another data_dir", dir, err)
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("data directory %s cannot be written: %w; give this user the right to, or use another data_dir", dir, err)
+	}
+	return localError("data directory "+dir, err)
+}
+
+// localError adds to an error of the local disk what can be done about it.
+func localError(what string, err error) error {
+	if errors.Is(err, block.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%s: %w; make room on that file system", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// closeParts closes what Open opened, in reverse: the database last.
+func (n *Node) closeParts() error {
+	var errs []error
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.array != nil {
+		errs = append(errs, n.array.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Portals returns the addresses that are really listened on.
+func (n *Node) Portals() []netip.AddrPort {
+	if n.server == nil {
+		return nil
+	}
+	return n.server.Portals()
+}
+
+// Served returns a channel that is closed when nothing is exported any more:
+// after Close, or because of an error that Close will return.
+func (n *Node) Served() <-chan struct{} { return n.served }
+
+// drainTime is how long Close waits for commands in flight.
+const drainTime = 3 * time.Second
+
+// Close stops accepting, lets commands in flight end until drainTime is over
+// or ctx ends, makes everything durable, and closes everything, the database
+// last.
+func (n *Node) Close(ctx context.Context) error {
+	var errs []error
+	if n.served != nil {
+		n.log.Info("stopping: commands in flight may end", "sessions", len(n.server.Sessions()))
+	}
+	if n.server != nil {
+		drain, cancel := context.WithTimeout(ctx, drainTime)
+		err := n.server.Shutdown(drain)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			n.log.Warn("commands were cut off", "after", drainTime)
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if n.served != nil {
+		<-n.served
+		errs = append(errs, n.failed)
+	}
+	n.changes.Lock() // never given back: nothing opens a volume any more
+	n.mu.Lock()
+	volumes, images := n.volumes, n.images
+	n.volumes, n.images = nil, nil
+	n.mu.Unlock()
+	errs = append(errs, closeVolumes(volumes)...)
+	for _, m := range images {
+		errs = append(errs, m.close())
+	}
+	errs = append(errs, n.closeParts())
+	err := errors.Join(errs...)
+	if err == nil && n.served != nil {
+		n.log.Info("stopped: everything written is on disk")
+	}
+	return err
+}
+
+// closeVolumes closes volumes in parallel: each is a sync.
+func closeVolumes(volumes map[string]*volume) []error {
+	var wg sync.WaitGroup
+	errs := make(chan error, len(volumes))
+	for _, v := range volumes {
+		wg.Go(func() { errs <- v.dev.Close() })
+	}
+	wg.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	return all
+}

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"slices"
+
+	"skylun/blobstore"
+	"skylun/block"
+	"skylun/meta"
+	"skylun/overlay"
+)
+
+// Status returns what the node is and does.
+func (n *Node) Status(ctx context.Context) (Status, error) {
+	s := Status{
+		Node: n.cfg.Node, Version: Version(), PID: os.Getpid(), Started: n.started, DataDir: n.cfg.DataDir,
+		Portals: []string{}, Targets: []TargetStatus{},
+	}
+	st := n.store.Stats()
+	s.Store = StoreStatus{
+		URL: n.store.URL(), Gets: uint64(st.Gets), Puts: uint64(st.Puts),
+		BytesIn: uint64(st.GetBytes), BytesOut: uint64(st.PutBytes), Errors: uint64(st.Errors),
+	}
+	var err error
+	if s.Volumes, err = n.Volumes(ctx); err != nil {
+		return s, err
+	}
+	if s.Caches, err = n.caches(); err != nil {
+		return s, err
+	}
+	for _, t := range n.cfg.Targets {
+		s.Targets = append(s.Targets, TargetStatus{IQN: t.IQN, LUNs: lunsOf(s.Volumes, t.IQN), Sessions: []SessionStatus{}})
+	}
+	if n.server == nil {
+		return s, nil
+	}
+	for _, p := range n.Portals() {
+		s.Portals = append(s.Portals, p.String())
+	}
+	for _, c := range n.server.Sessions() {
+		i := slices.IndexFunc(s.Targets, func(t TargetStatus) bool { return t.IQN == c.Target })
+		if i >= 0 { // not a discovery session
+			s.Targets[i].Sessions = append(s.Targets[i].Sessions, SessionStatus{Initiator: c.Initiator, Address: c.Remote.String(), Since: c.Since})
+		}
+	}
+	stats := n.server.Stats()
+	s.SCSI = CommandStatus{Sessions: stats.Sessions, Commands: stats.Commands, BytesRead: stats.BytesRead, BytesWritten: stats.BytesWrite}
+	return s, nil
+}
+
+// LUNs returns what the targets show.
+func (n *Node) LUNs(ctx context.Context) ([]LUNStatus, error) {
+	volumes, err := n.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []LUNStatus{}
+	for _, t := range n.cfg.Targets {
+		all = append(all, lunsOf(volumes, t.IQN)...)
+	}
+	return all, nil
+}
+
+func lunsOf(volumes []VolumeStatus, iqn string) []LUNStatus {
+	luns := []LUNStatus{}
+	for _, v := range volumes {
+		if v.LUN != nil && v.LUN.IQN == iqn {
+			luns = append(luns, *v.LUN)
+		}
+	}
+	slices.SortFunc(luns, func(a, b LUNStatus) int { return cmp.Compare(a.LUN, b.LUN) })
+	return luns
+}
+
+// caches returns the caches of the node, open or not.
+func (n *Node) caches() ([]CacheStatus, error) {
+	all, err := n.db.Caches()
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := n.db.Volumes()
+	if err != nil {
+		return nil, err
+	}
+	list := []CacheStatus{}
+	for _, c := range all {
+		s, err := n.cacheStatusOf(c)
+		if err != nil {
+			return nil, err
+		}
+		s.Volumes = []string{}
+		for _, v := range volumes {
+			if info, err := infoOf(v); err == nil && v.Image == c.Image && info.Identity == c.Identity {
+				s.Volumes = append(s.Volumes, v.Name)
+			}
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// cacheStatus returns how much of an image is local, if anything is known.
+func (n *Node) cacheStatus(info blobstore.Info) (s CacheStatus, known bool, err error) {
+	c, known, err := n.findCache(info)
+	if err != nil || !known {
+		return s, false, err
+	}
+	s, err = n.cacheStatusOf(c)
+	return s, true, err
+}
+
+func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
+	n.mu.Lock()
+	open := n.images[c.Map]
+	n.mu.Unlock()
+	if open != nil {
+		return open.status(), nil
+	}
+	cache, err := overlay.OpenCache(overlay.CacheConfig{
+		Name: c.Image, Image: sized(c.Size), File: nowhere{}, Map: n.db.Map(c.Map), Log: n.log,
+	})
+	if err != nil {
+		return CacheStatus{}, err
+	}
+	closed := &image{info: blobstore.Info{Name: c.Image, Identity: c.Identity, Size: c.Size}, cache: cache}
+	return closed.status(), closed.close()
+}
+
+func (n *Node) closedVolumeStats(v meta.Volume) (overlay.Stats, error) {
+	dev, err := overlay.Open(overlay.Config{Name: v.Name, Size: v.Size, File: nowhere{}, Map: n.db.Map(v.Layer), Log: n.log})
+	if err != nil {
+		return overlay.Stats{}, err
+	}
+	return dev.Stats(), dev.Close()
+}
+
+// nowhere is the file of a layer or a cache that is opened only to count the
+// states of its blocks.
+type nowhere struct{}
+
+var errNowhere = errors.New("opened without its file")
+
+func (nowhere) ReadAt([]byte, int64) error            { return errNowhere }
+func (nowhere) TryReadAt([]byte, int64) (bool, error) { return true, errNowhere }
+func (nowhere) WriteAt([]byte, int64) error           { return errNowhere }
+func (nowhere) Punch(int64, int64) error              { return errNowhere }
+func (nowhere) Sync() error                           { return nil }
+func (nowhere) Close() error                          { return nil }
+
+// sized is an image that is only known by its size.
+type sized int64
+
+func (s sized) Size() int64                                 { return int64(s) }
+func (s sized) ReadAt(context.Context, []byte, int64) error { return errNowhere }
+
+var _ block.Reader = sized(0)

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"skylun/lun"
+	"skylun/target"
+)
+
+// Start runs a node: it opens the data directory, checks the configuration
+// against what is there and in the store, creates the volumes that are
+// missing, and exports everything. cfg must be valid. An error is Problems
+// where the configuration has to change; then, as after any other error,
+// nothing was created but an empty data directory.
+//
+// The steps, and why in this order:
+//
+//  1. Open: another process on the same data directory is found out first
+//  2. plans: every check that can fail without changing anything
+//  3. Listen: a port that is taken is found out before volumes are made;
+//     initiators that come early wait
+//  4. create and open volumes, build the targets
+//  5. Serve: only now, because some initiators do not come back after they
+//     were refused
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
+	lun.RouteGotgtLog(log)
+	n, err := Open(ctx, cfg, true, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close(ctx))
+		}
+	}()
+	log.Info("starting", "node", cfg.Node, "version", Version(), "data", cfg.DataDir, "store", n.store.URL())
+	plans, err := n.plans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	server, err := target.New(target.Config{Portals: cfg.Portals}, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := server.Listen(); err != nil {
+		return nil, err
+	}
+	n.server = server
+	if err := n.build(ctx, plans); err != nil {
+		return nil, err
+	}
+	n.served = make(chan struct{})
+	go func() {
+		defer close(n.served)
+		// It lives until Close, longer than ctx, which is the start's.
+		n.failed = server.Serve(context.WithoutCancel(ctx))
+	}()
+	for _, p := range n.Portals() {
+		log.Info("listening", "portal", p.String())
+	}
+	return n, nil
+}
+
+// build makes the tree that the plans describe: volumes below units below
+// targets. After an error the volumes that it created are gone again.
+func (n *Node) build(ctx context.Context, plans []plan) (err error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	var created []plan
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, p := range created {
+			n.mu.Lock()
+			v := n.volumes[p.spec.Name]
+			delete(n.volumes, p.spec.Name)
+			n.mu.Unlock()
+			if v != nil {
+				err = errors.Join(err, v.dev.Close(), n.releaseImage(v.image))
+			}
+			err = errors.Join(err, n.removeVolume(*p.stored))
+		}
+	}()
+	for i := range plans {
+		p := &plans[i]
+		if p.stored != nil {
+			continue
+		}
+		v, err := n.createVolume(*p)
+		if err != nil {
+			return err
+		}
+		p.stored = &v
+		created = append(created, *p)
+		n.log.Info("volume created", "volume", v.Name, "size", Size(v.Size).Human(), "image", v.Image)
+	}
+	units := map[string]*lun.Map{}
+	for _, t := range n.cfg.Targets {
+		units[t.IQN] = lun.NewMap()
+	}
+	for _, p := range plans {
+		v, err := n.openVolume(ctx, *p.stored, p.info)
+		if err != nil {
+			return err
+		}
+		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID}, n.log)
+		if err := units[p.place.iqn].Add(uint16(p.place.lun), unit); err != nil {
+			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
+		}
+		attrs := []any{"target", p.place.iqn, "lun", p.place.lun, "volume", v.meta.Name, "size", Size(v.meta.Size).Human(),
+			"written", Size(v.dev.Stats().Owned).Human()}
+		if v.image != nil {
+			attrs = append(attrs, "image", v.meta.Image, "local", Percent(v.image.status().Local()))
+		}
+		n.log.Info("disk", attrs...)
+	}
+	for _, t := range n.cfg.Targets {
+		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, Units: units[t.IQN]})
+		if err != nil {
+			return fmt.Errorf("target %s: %w", t.IQN, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package node
+
+import "time"
+
+// The types of this file are what the API and -o json show. Fields are only
+// added, never renamed. All sizes are bytes.
+
+// Status is a node at one moment.
+type Status struct {
+	Node    string         `json:"node"`
+	Version string         `json:"version"`
+	PID     int            `json:"pid"`
+	Started time.Time      `json:"started"`
+	DataDir string         `json:"data_dir"`
+	Portals []string       `json:"portals"` // the addresses really listened on
+	Store   StoreStatus    `json:"store"`
+	Targets []TargetStatus `json:"targets"`
+	Volumes []VolumeStatus `json:"volumes"`
+	Caches  []CacheStatus  `json:"caches"`
+	SCSI    CommandStatus  `json:"iscsi"`
+}
+
+// StoreStatus is what was asked of the blob store since the node started.
+type StoreStatus struct {
+	URL      string `json:"url"`
+	Gets     uint64 `json:"gets"` // requests that read
+	Puts     uint64 `json:"puts"` // requests that wrote
+	BytesIn  uint64 `json:"bytes_in"`
+	BytesOut uint64 `json:"bytes_out"`
+	Errors   uint64 `json:"errors"` // tries that failed, also those that were repeated
+}
+
+// TargetStatus is one target and who is logged in to it.
+type TargetStatus struct {
+	IQN      string          `json:"iqn"`
+	LUNs     []LUNStatus     `json:"luns"`
+	Sessions []SessionStatus `json:"sessions"`
+}
+
+// SessionStatus is one iSCSI session.
+type SessionStatus struct {
+	Initiator string    `json:"initiator"`
+	Address   string    `json:"address"` // of the initiator
+	Since     time.Time `json:"since"`
+}
+
+// LUNStatus is what a LUN number points to.
+type LUNStatus struct {
+	IQN    string `json:"iqn"`
+	LUN    int    `json:"lun"`
+	Type   string `json:"type"` // disk
+	Volume string `json:"volume"`
+	Image  string `json:"image,omitempty"`
+	Size   int64  `json:"size"`
+}
+
+// VolumeStatus is one volume.
+type VolumeStatus struct {
+	Name    string     `json:"name"`
+	ID      string     `json:"id"` // the base of its SCSI identities
+	Size    int64      `json:"size"`
+	Created time.Time  `json:"created"`
+	Image   *ImageUse  `json:"image,omitempty"`
+	Written int64      `json:"written"` // in blocks the guest wrote
+	Zeroed  int64      `json:"zeroed"`  // in blocks the guest discarded or zeroed
+	LUN     *LUNStatus `json:"lun,omitempty"`
+}
+
+// ImageUse is the image a volume is an overlay of, as it was when the volume
+// was made.
+type ImageUse struct {
+	Name     string `json:"name"`
+	Identity string `json:"identity"`
+	Size     int64  `json:"size"`
+}
+
+// CacheStatus is how much of an image is local.
+type CacheStatus struct {
+	Image    string   `json:"image"`
+	Identity string   `json:"identity"`
+	Size     int64    `json:"size"`
+	Cached   int64    `json:"cached"`  // copied from the store
+	Zero     int64    `json:"zero"`    // known to be zeros, nothing to copy
+	Absent   int64    `json:"absent"`  // to be fetched when read
+	Volumes  []string `json:"volumes"` // that use it
+	// Since the image was opened.
+	Hits         uint64 `json:"hits"`
+	Misses       uint64 `json:"misses"`
+	Fetches      uint64 `json:"fetches"`
+	FetchedBytes uint64 `json:"fetched_bytes"`
+}
+
+// Local returns how much of the image needs no store, between 0 and 1.
+func (c CacheStatus) Local() float64 {
+	if c.Size == 0 {
+		return 1
+	}
+	return float64(c.Size-c.Absent) / float64(c.Size)
+}
+
+// CommandStatus is what the targets did since the node started.
+type CommandStatus struct {
+	Sessions     int    `json:"sessions"`
+	Commands     uint64 `json:"commands"`
+	BytesRead    uint64 `json:"bytes_read"`
+	BytesWritten uint64 `json:"bytes_written"`
+}
+
+// ImageStatus is one image in the store.
+type ImageStatus struct {
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"` // of the disk it is
+	Format   string    `json:"format"`
+	Identity string    `json:"identity"` // changes when its content does
+	Modified time.Time `json:"modified"`
+	Volumes  []string  `json:"volumes,omitempty"` // of this node that are overlays of it
+	Local    int64     `json:"local"`             // bytes of it that need no store
+}

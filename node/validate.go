@@ -1,0 +1,243 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+
+	"skylun/target"
+)
+
+// maxSocketPath is the longest path a Unix socket can have: sun_path of
+// unix(7) without its terminating zero.
+const maxSocketPath = 107
+
+// MaxVolumeSize is the largest disk a volume can be. Files of 16 TiB and more
+// do not fit on ext4, the usual home of a member.
+const MaxVolumeSize Size = 16<<40 - 1<<20
+
+// Validate returns everything that is wrong with c, as Problems, or nil. It
+// does no I/O but for looking at local.members. c must have been resolved.
+func (c *Config) Validate() error {
+	var ps Problems
+	c.validateNode(&ps)
+	c.validateLocal(&ps)
+	c.validatePortals(&ps)
+	c.validateTargets(&ps)
+	return ps.err()
+}
+
+func (c *Config) validateNode(ps *Problems) {
+	if c.Node == "" {
+		ps.add("node", "empty; give this node a name or leave the key out")
+	}
+	if c.DataDir == "" {
+		ps.add("data_dir", "empty; name a directory for the database and the socket")
+	} else if n := len(c.SocketPath()); n > maxSocketPath {
+		ps.add("data_dir", "the socket %s would have a path of %d bytes, the system allows %d; use a shorter directory", c.SocketPath(), n, maxSocketPath)
+	}
+	if _, err := c.Log.level(); err != nil {
+		ps.add("log.level", "%v", err)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		ps.add("log.format", "%q is neither text nor json", c.Log.Format)
+	}
+	if err := c.Blobstore.Validate(); err != nil {
+		*ps = append(*ps, storeProblems(err)...)
+	}
+	if c.Cache.MaxSize != 0 {
+		ps.unsupported("cache.max_size", "a cache grows up to the size of its image; leave the key out")
+	}
+	validatePrefetch(ps, "cache.prefetch", c.Cache.Prefetch)
+	if c.Admin.Listen != "" {
+		ps.unsupported("admin.listen", "the API is on the Unix socket "+c.SocketPath()+" only; leave the key out")
+	}
+}
+
+func validatePrefetch(ps *Problems, key, value string) {
+	switch value {
+	case "", "off":
+	case "readahead", "idle", "full":
+		ps.unsupported(key, "only off; an image is copied as it is read")
+	default:
+		ps.add(key, "%q is none of off, readahead, idle, full", value)
+	}
+}
+
+func (c *Config) validateLocal(ps *Problems) {
+	switch n := len(c.Local.Members); {
+	case n > 1:
+		ps.unsupported("local.members", "one member only; striping over several is to come")
+	case n == 1:
+		if c.Local.Members[0] == "" {
+			ps.add("local.members[0]", "empty; name a directory")
+		} else if st, err := os.Stat(c.Local.Members[0]); err == nil && !st.IsDir() {
+			if st.Mode()&os.ModeDevice != 0 {
+				ps.unsupported("local.members[0]", c.Local.Members[0]+" is a device; only directories can be members")
+			} else {
+				ps.add("local.members[0]", "%s is not a directory", c.Local.Members[0])
+			}
+		}
+	}
+	if c.Local.StripeSize != 0 {
+		ps.unsupported("local.stripe_size", "there is one member, nothing to stripe over; leave the key out")
+	}
+}
+
+func (c *Config) validatePortals(ps *Problems) {
+	if len(c.Portals) == 0 {
+		ps.add("portals", "empty; name at least one IP:PORT to listen on, such as 127.0.0.1:3260")
+	}
+	seen := map[netip.AddrPort]int{}
+	for i, p := range c.Portals {
+		key := fmt.Sprintf("portals[%d]", i)
+		a, err := parsePortal(p)
+		if err != nil {
+			ps.add(key, "%v", err)
+			continue
+		}
+		if j, dup := seen[a]; dup && a.Port() != 0 {
+			ps.add(key, "%s is portals[%d] already", p, j)
+			continue
+		}
+		seen[a] = i
+	}
+}
+
+// parsePortal reads IP:PORT, or IP for the port of iSCSI.
+func parsePortal(s string) (netip.AddrPort, error) {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		s = net.JoinHostPort(ip.String(), target.DefaultPort)
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return a, fmt.Errorf("%q is not IP:PORT, such as 127.0.0.1:3260 or [::1]:3260", s)
+	}
+	return a, nil
+}
+
+func (c *Config) validateTargets(ps *Problems) {
+	targets := map[string]int{}
+	volumes := map[string]volumeUse{}
+	for i, t := range c.Targets {
+		key := fmt.Sprintf("targets[%d]", i)
+		if t.IQN == "" {
+			ps.add(key+".iqn", "missing; name the target, such as iqn.2026-11.com.example:disk1")
+		} else if err := target.ValidIQN(t.IQN); err != nil {
+			ps.add(key+".iqn", "%v", err)
+		} else if j, dup := targets[t.IQN]; dup {
+			ps.add(key+".iqn", "%s is declared as targets[%d] already; put all its luns there", t.IQN, j)
+		} else {
+			targets[t.IQN] = i
+		}
+		for j, name := range t.Initiators {
+			if !initiatorName.MatchString(name) || len(name) > maxISCSIName {
+				ps.add(fmt.Sprintf("%s.initiators[%d]", key, j), "%q is not the name of an initiator, such as iqn.1994-05.com.redhat:host1", name)
+			}
+		}
+		if t.Chap != nil && *t.Chap != (ChapConfig{}) {
+			ps.unsupported(key+".chap", "initiators cannot be made to authenticate; restrict them with initiators and by the network")
+		}
+		luns := map[int]int{}
+		for j := range t.LUNs {
+			validateLUN(ps, fmt.Sprintf("%s.luns[%d]", key, j), j, &t.LUNs[j], luns, volumes)
+		}
+	}
+}
+
+// volumeUse is where and how a volume was declared first.
+type volumeUse struct {
+	key  string
+	disk DiskConfig
+}
+
+func validateLUN(ps *Problems, key string, j int, l *LUNConfig, luns map[int]int, volumes map[string]volumeUse) {
+	if l.LUN < 0 || l.LUN > 255 {
+		ps.add(key+".lun", "%d is not between 0 and 255", l.LUN)
+	} else if k, dup := luns[l.LUN]; dup {
+		ps.add(key+".lun", "%d is luns[%d] of this target already", l.LUN, k)
+	} else {
+		luns[l.LUN] = j
+	}
+	if l.CDROM != nil {
+		ps.unsupported(key+".cdrom", "units are disks; use disk")
+		return
+	}
+	if l.Disk == nil {
+		ps.add(key, "no disk; say which volume it shows, such as disk: {volume: demo, size: 10GiB}")
+		return
+	}
+	validatePrefetch(ps, key+".disk.prefetch", l.Disk.Prefetch)
+	vkey := key + ".disk.volume"
+	if err := ValidVolumeName(l.Disk.Volume); err != nil {
+		ps.add(vkey, "%v", err)
+	} else if use, dup := volumes[l.Disk.Volume]; !dup {
+		volumes[l.Disk.Volume] = volumeUse{key, *l.Disk}
+	} else if use.disk != *l.Disk {
+		ps.add(vkey, "volume %s is declared as %s already, with another image or size, and one volume cannot be two units", l.Disk.Volume, use.key)
+	} else {
+		ps.add(vkey, "volume %s is %s already; one volume cannot be two units", l.Disk.Volume, use.key)
+	}
+	if l.Disk.Size == 0 && l.Disk.Image == "" {
+		ps.add(key+".disk.size", "missing; a disk without an image needs one, such as 10GiB")
+	} else if err := validVolumeSize(l.Disk.Size); err != nil && l.Disk.Size != 0 {
+		ps.add(key+".disk.size", "%v", err)
+	}
+}
+
+// initiatorName is more generous than the standard, since the names are other
+// people's: Windows puts host names with underscores into them.
+var initiatorName = regexp.MustCompile(`^(?i:iqn|eui|naa)\.[^\s[:cntrl:]]+$`)
+
+const maxISCSIName = 223 // bytes, RFC 7143 4.2.7.1
+
+var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// ValidVolumeName tells what is wrong with a volume's name.
+func ValidVolumeName(name string) error {
+	if name == "" {
+		return fmt.Errorf("missing; give the volume a name")
+	}
+	if !volumeName.MatchString(name) {
+		return fmt.Errorf("%q is not a volume name: letters, digits, '.', '_' and '-', at most 63, a letter or digit first", name)
+	}
+	return nil
+}
+
+func validVolumeSize(s Size) error {
+	switch {
+	case s <= 0:
+		return fmt.Errorf("%v is not a size for a disk", s)
+	case s%512 != 0:
+		return fmt.Errorf("%d bytes is not a multiple of 512", int64(s))
+	case s > MaxVolumeSize:
+		return fmt.Errorf("%v is more than %v", s, MaxVolumeSize)
+	}
+	return nil
+}
+
+// level returns the level that is written in the configuration.
+func (c LogConfig) level() (slog.Level, error) {
+	switch c.Level {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("%q is none of debug, info, warn, error", c.Level)
+}
+
+// unjoin returns the errors that errors.Join has joined.
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return []error{err}
+}

@@ -1,0 +1,293 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"skylun/blobstore"
+	"skylun/block"
+	"skylun/meta"
+	"skylun/overlay"
+	"skylun/raid"
+)
+
+// VolumeSpec asks for a volume.
+type VolumeSpec struct {
+	Name  string `json:"name"`
+	Image string `json:"image,omitempty"` // what it is an overlay of; empty: a blank disk
+	Size  int64  `json:"size,omitempty"`  // bytes; 0: the size of the image
+}
+
+// volume is a volume that is open.
+type volume struct {
+	meta  meta.Volume
+	image *image // nil: blank
+	dev   *overlay.Volume
+	users int // guarded by Node.mu
+}
+
+func layerFile(id uint64) string { return fmt.Sprintf("layers/%d", id) }
+
+// CreateVolume makes a volume. It fails with ErrExists when there is one of
+// that name, and with ErrInvalid when there cannot be one like that.
+func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus, error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if err := ValidVolumeName(spec.Name); err != nil {
+		return VolumeStatus{}, Failure(ErrInvalid, "volume: "+err.Error())
+	}
+	if _, err := n.db.Volume(spec.Name); err == nil {
+		return VolumeStatus{}, Failure(ErrExists, fmt.Sprintf("volume %s already exists", spec.Name))
+	} else if !errors.Is(err, meta.ErrNotFound) {
+		return VolumeStatus{}, err
+	}
+	p := plan{spec: spec}
+	if spec.Image != "" {
+		info, err := n.store.Stat(ctx, spec.Image)
+		if err != nil {
+			return VolumeStatus{}, n.imageError(spec.Image, err)
+		}
+		p.info = info
+	}
+	if key, err := p.checkNew(); err != nil {
+		return VolumeStatus{}, Failure(ErrInvalid, fmt.Sprintf("volume %s: %s: %v", spec.Name, key, err))
+	}
+	v, err := n.createVolume(p)
+	if err != nil {
+		return VolumeStatus{}, err
+	}
+	n.log.Info("volume created", "volume", v.Name, "size", Size(v.Size).Human(), "image", v.Image)
+	return n.volumeStatus(v)
+}
+
+// createVolume makes what a checked plan says: the file first, so that a
+// crash leaves a file that nobody knows and not a volume without one.
+func (n *Node) createVolume(p plan) (meta.Volume, error) {
+	fail := func(err error) (meta.Volume, error) {
+		return meta.Volume{}, localError("create volume "+p.spec.Name, err)
+	}
+	v := meta.Volume{Name: p.spec.Name, Size: p.size(), Image: p.spec.Image}
+	if v.Image != "" {
+		info, err := json.Marshal(p.info)
+		if err != nil {
+			return fail(err)
+		}
+		v.ImageInfo = info
+	}
+	id, err := n.db.NewMap()
+	if err != nil {
+		return fail(err)
+	}
+	v.Layer = id
+	file, err := n.array.Create(layerFile(id), block.Ceil(v.Size, block.Size))
+	if err != nil {
+		return fail(err)
+	}
+	if err := file.Close(); err != nil {
+		return fail(err)
+	}
+	v, err = n.db.CreateVolume(v)
+	if err != nil {
+		n.array.Remove(layerFile(id))
+		return fail(err)
+	}
+	return v, nil
+}
+
+// DeleteVolume removes a volume and all that was written to it. It fails with
+// ErrInUse while the volume is a unit of a target or is being read.
+func (n *Node) DeleteVolume(ctx context.Context, name string) error {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	v, err := n.db.Volume(name)
+	if err != nil {
+		return volumeError(name, err)
+	}
+	if l := n.place(name); l != nil {
+		return Failure(ErrInUse, fmt.Sprintf("volume %s is lun %d of target %s; take it out of the configuration and restart the node first", name, l.lun, l.iqn))
+	}
+	n.mu.Lock()
+	open := n.volumes[name]
+	n.mu.Unlock()
+	if open != nil {
+		return Failure(ErrInUse, fmt.Sprintf("volume %s is being exported; try again when that is done", name))
+	}
+	return n.removeVolume(v)
+}
+
+// removeVolume forgets a volume, then removes its file.
+func (n *Node) removeVolume(v meta.Volume) error {
+	if err := n.db.DeleteVolume(v.Name); err != nil {
+		return err
+	}
+	if err := n.array.Remove(layerFile(v.Layer)); err != nil {
+		return err
+	}
+	n.log.Info("volume removed", "volume", v.Name)
+	return nil
+}
+
+// acquire returns an open volume with one more user.
+func (n *Node) acquire(ctx context.Context, name string) (*volume, error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	n.mu.Lock()
+	if n.volumes == nil {
+		n.mu.Unlock()
+		return nil, errors.New("the node is stopping")
+	}
+	if v := n.volumes[name]; v != nil {
+		v.users++
+		n.mu.Unlock()
+		return v, nil
+	}
+	n.mu.Unlock()
+	m, err := n.db.Volume(name)
+	if err != nil {
+		return nil, volumeError(name, err)
+	}
+	p := plan{spec: VolumeSpec{Name: m.Name, Image: m.Image}, stored: &m}
+	if m.Image != "" {
+		found := n.lookUp(ctx, map[string]bool{m.Image: true})[m.Image]
+		if err := n.checkImage(&p, found); err != nil {
+			return nil, err
+		}
+	}
+	return n.openVolume(ctx, m, p.info)
+}
+
+// openVolume opens a volume over the image it was made of, with one user. The
+// caller holds changes.
+func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Info) (*volume, error) {
+	v := &volume{meta: m, users: 1}
+	file, err := n.array.Open(layerFile(m.Layer), block.Ceil(m.Size, block.Size))
+	if errors.Is(err, raid.ErrNotExist) {
+		return nil, fmt.Errorf("volume %s: what was written to it is gone: %w; bring the file back, or remove the volume", m.Name, err)
+	}
+	if err != nil {
+		return nil, localError("volume "+m.Name, err)
+	}
+	cfg := overlay.Config{
+		Name: m.Name,
+		Size: m.Size,
+		File: file,
+		Map:  n.db.Map(m.Layer),
+		Log:  n.log.With("volume", m.Name),
+	}
+	if m.Image != "" {
+		if v.image, err = n.openImage(ctx, info); err != nil {
+			file.Close()
+			return nil, err
+		}
+		cfg.Base = v.image.cache
+	}
+	if v.dev, err = overlay.Open(cfg); err != nil {
+		file.Close()
+		return nil, errors.Join(err, n.releaseImage(v.image))
+	}
+	n.mu.Lock()
+	n.volumes[m.Name] = v
+	n.mu.Unlock()
+	return v, nil
+}
+
+// release takes one user from v and closes it when there is none left.
+func (n *Node) release(v *volume) error {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	n.mu.Lock()
+	v.users--
+	last := v.users == 0 && n.volumes != nil // else Close closes it
+	if last {
+		delete(n.volumes, v.meta.Name)
+	}
+	n.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return errors.Join(v.dev.Close(), n.releaseImage(v.image))
+}
+
+// place returns where the configuration shows a volume, or nil.
+func (n *Node) place(volume string) *lunPlace {
+	for i := range n.luns {
+		if n.luns[i].disk.Volume == volume {
+			return &n.luns[i]
+		}
+	}
+	return nil
+}
+
+// volumeError says that there is no volume of that name, if that is it.
+func volumeError(name string, err error) error {
+	if errors.Is(err, meta.ErrNotFound) {
+		return Failure(ErrNotFound, fmt.Sprintf("volume %s: no such volume on this node", name))
+	}
+	return err
+}
+
+// imageError says what to do when an image cannot be had.
+func (n *Node) imageError(name string, err error) error {
+	switch {
+	case errors.Is(err, blobstore.ErrNotFound):
+		return Failure(ErrInvalid, fmt.Sprintf("image %s is not in the store %s; import it with: skylun image import FILE %s", name, n.store.URL(), name))
+	case errors.Is(err, blobstore.ErrName), errors.Is(err, blobstore.ErrFormat):
+		return Failure(ErrInvalid, err.Error())
+	}
+	return err
+}
+
+// Volumes returns all volumes of the node.
+func (n *Node) Volumes(context.Context) ([]VolumeStatus, error) {
+	all, err := n.db.Volumes()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]VolumeStatus, len(all))
+	for i, v := range all {
+		if list[i], err = n.volumeStatus(v); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// Volume returns one volume of the node.
+func (n *Node) Volume(_ context.Context, name string) (VolumeStatus, error) {
+	v, err := n.db.Volume(name)
+	if err != nil {
+		return VolumeStatus{}, volumeError(name, err)
+	}
+	return n.volumeStatus(v)
+}
+
+func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
+	s := VolumeStatus{Name: v.Name, ID: hex.EncodeToString(v.ID[:]), Size: v.Size, Created: v.Created}
+	if v.Image != "" {
+		info, err := infoOf(v)
+		if err != nil {
+			return s, err
+		}
+		s.Image = &ImageUse{Name: v.Image, Identity: info.Identity, Size: info.Size}
+	}
+	if l := n.place(v.Name); l != nil {
+		s.LUN = &LUNStatus{IQN: l.iqn, LUN: l.lun, Type: "disk", Volume: v.Name, Image: v.Image, Size: v.Size}
+	}
+	n.mu.Lock()
+	open := n.volumes[v.Name]
+	n.mu.Unlock()
+	var stats overlay.Stats
+	if open != nil {
+		stats = open.dev.Stats()
+	} else {
+		var err error
+		if stats, err = n.closedVolumeStats(v); err != nil {
+			return s, err
+		}
+	}
+	s.Written, s.Zeroed = stats.Owned, stats.Zero
+	return s, nil
+}
