@@ -1,0 +1,36 @@
+package admin
+
+import (
+	"context"
+
+	"skylun/node"
+)
+
+// API is what can be asked of a node: of the running one through a Client, or
+// of one that this process has opened.
+type API interface {
+	Status(ctx context.Context) (node.Status, error)
+	LUNs(ctx context.Context) ([]node.LUNStatus, error)
+
+	Volumes(ctx context.Context) ([]node.VolumeStatus, error)
+	Volume(ctx context.Context, name string) (node.VolumeStatus, error)
+	CreateVolume(ctx context.Context, spec node.VolumeSpec) (node.VolumeStatus, error)
+	DeleteVolume(ctx context.Context, name string) error
+
+	// ReadVolume calls f with the content of a volume, in ascending order;
+	// what no call covers reads as zeros. p is valid during the call.
+	ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error
+
+	Images(ctx context.Context) ([]node.ImageStatus, error)
+	Image(ctx context.Context, name string) (node.ImageStatus, error)
+	DeleteImage(ctx context.Context, name string) error
+
+	// Check returns a line for each thing that is wrong with what the node
+	// keeps locally.
+	Check(ctx context.Context) ([]string, error)
+}
+
+var (
+	_ API = (*Client)(nil)
+	_ API = (*node.Node)(nil)
+)

@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"skylun/node"
+)
+
+func (h *handler) metrics(w http.ResponseWriter, r *http.Request) {
+	s, err := h.api.Status(r.Context())
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	w.Write(metricsText(s))
+}
+
+// metricsText returns a status in the text format of Prometheus.
+func metricsText(s node.Status) []byte {
+	var b bytes.Buffer
+	metric := func(name, kind, help string) {
+		fmt.Fprintf(&b, "# HELP skylun_%s %s\n# TYPE skylun_%s %s\n", name, help, name, kind)
+	}
+	value := func(name string, v any, labels ...string) {
+		b.WriteString("skylun_" + name)
+		for i := 0; i+1 < len(labels); i += 2 {
+			sep := ","
+			if i == 0 {
+				sep = "{"
+			}
+			fmt.Fprintf(&b, `%s%s="%s"`, sep, labels[i], labelEscapes.Replace(labels[i+1]))
+		}
+		if len(labels) > 0 {
+			b.WriteByte('}')
+		}
+		fmt.Fprintf(&b, " %v\n", v)
+	}
+	one := func(name, kind, help string, v any) {
+		metric(name, kind, help)
+		value(name, v)
+	}
+
+	metric("info", "gauge", "What runs here.")
+	value("info", 1, "node", s.Node, "version", s.Version)
+	one("start_time_seconds", "gauge", "When the node started, in Unix time.", s.Started.Unix())
+
+	one("iscsi_sessions", "gauge", "Sessions that are logged in.", s.SCSI.Sessions)
+	one("iscsi_commands_total", "counter", "SCSI commands received.", s.SCSI.Commands)
+	one("iscsi_read_bytes_total", "counter", "Bytes sent to initiators.", s.SCSI.BytesRead)
+	one("iscsi_written_bytes_total", "counter", "Bytes received from initiators.", s.SCSI.BytesWritten)
+
+	one("store_gets_total", "counter", "Requests to the blob store that read.", s.Store.Gets)
+	one("store_puts_total", "counter", "Requests to the blob store that wrote.", s.Store.Puts)
+	one("store_read_bytes_total", "counter", "Bytes read from the blob store.", s.Store.BytesIn)
+	one("store_written_bytes_total", "counter", "Bytes written to the blob store.", s.Store.BytesOut)
+	one("store_errors_total", "counter", "Tries at the blob store that failed.", s.Store.Errors)
+
+	volumes := func(name, kind, help string, f func(node.VolumeStatus) any) {
+		metric(name, kind, help)
+		for _, v := range s.Volumes {
+			value(name, f(v), "volume", v.Name)
+		}
+	}
+	volumes("volume_size_bytes", "gauge", "Size of the disk.", func(v node.VolumeStatus) any { return v.Size })
+	volumes("volume_written_bytes", "gauge", "Bytes in blocks that were written to it.", func(v node.VolumeStatus) any { return v.Written })
+	volumes("volume_zeroed_bytes", "gauge", "Bytes in blocks that were discarded or zeroed.", func(v node.VolumeStatus) any { return v.Zeroed })
+
+	caches := func(name, kind, help string, f func(node.CacheStatus) any) {
+		metric(name, kind, help)
+		for _, c := range s.Caches {
+			value(name, f(c), "image", c.Image, "identity", c.Identity)
+		}
+	}
+	caches("cache_size_bytes", "gauge", "Size of the image.", func(c node.CacheStatus) any { return c.Size })
+	caches("cache_cached_bytes", "gauge", "Bytes of the image copied from the store.", func(c node.CacheStatus) any { return c.Cached })
+	caches("cache_absent_bytes", "gauge", "Bytes of the image that only the store has.", func(c node.CacheStatus) any { return c.Absent })
+	caches("cache_hits_total", "counter", "Reads of the image answered locally.", func(c node.CacheStatus) any { return c.Hits })
+	caches("cache_misses_total", "counter", "Reads of the image that needed the store.", func(c node.CacheStatus) any { return c.Misses })
+	caches("cache_fetches_total", "counter", "Ranged reads of the store for the image.", func(c node.CacheStatus) any { return c.Fetches })
+	caches("cache_fetched_bytes_total", "counter", "Bytes fetched from the store for the image.", func(c node.CacheStatus) any { return c.FetchedBytes })
+	return b.Bytes()
+}
+
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)

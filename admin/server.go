@@ -1,0 +1,172 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"skylun/node"
+)
+
+// maxBody is the most bytes a request may have.
+const maxBody = 1 << 20
+
+// handler answers requests with what an API says.
+type handler struct {
+	api API
+	log *slog.Logger
+}
+
+// NewHandler returns the HTTP handler that serves api.
+func NewHandler(api API, log *slog.Logger) http.Handler {
+	h := &handler{api, log}
+	m := http.NewServeMux()
+	m.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Status(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("GET /v1/luns", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.LUNs(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("GET /v1/check", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Check(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("GET /v1/volumes", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Volumes(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("POST /v1/volumes", h.createVolume)
+	m.HandleFunc("GET /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Volume(r.Context(), r.PathValue("name"))
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("DELETE /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
+		h.reply(w, r, http.StatusNoContent, nil, api.DeleteVolume(r.Context(), r.PathValue("name")))
+	})
+	m.HandleFunc("GET /v1/volumes/{name}/content", h.readVolume)
+	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Images(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("GET /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Image(r.Context(), r.PathValue("name"))
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("DELETE /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
+		h.reply(w, r, http.StatusNoContent, nil, api.DeleteImage(r.Context(), r.PathValue("name")))
+	})
+	m.HandleFunc("GET /metrics", h.metrics)
+	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		h.fail(w, r, node.Failure(node.ErrNotFound, r.Method+" "+r.URL.Path+" is no part of this API"))
+	})
+	return m
+}
+
+func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
+	var spec node.VolumeSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.CreateVolume(r.Context(), spec)
+	h.reply(w, r, http.StatusCreated, v, err)
+}
+
+func (h *handler) readVolume(w http.ResponseWriter, r *http.Request) {
+	begun := false
+	begin := func() {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", contentType)
+			w.WriteHeader(http.StatusOK)
+		}
+	}
+	name := r.PathValue("name")
+	err := h.api.ReadVolume(r.Context(), name, func(p []byte, off int64) error {
+		begin()
+		return writeChunk(w, p, off)
+	})
+	if err == nil {
+		begin()
+		err = writeContentEnd(w)
+	}
+	switch {
+	case err == nil || r.Context().Err() != nil: // done, or the client went
+	case begun: // too late for a status: the missing end tells the client
+		h.log.Error("export ended early", "volume", name, "err", err)
+	default:
+		h.fail(w, r, err)
+	}
+}
+
+func (h *handler) reply(w http.ResponseWriter, r *http.Request, status int, v any, err error) {
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if v == nil {
+		w.WriteHeader(status)
+		return
+	}
+	writeJSON(w, status, v)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+// errorBody is the body of every answer that is not a success.
+type errorBody struct {
+	Error string `json:"error"`
+	Code  string `json:"code"`
+}
+
+// kinds says how errors travel.
+var kinds = []struct {
+	code   string
+	status int
+	err    error
+}{
+	{"not_found", http.StatusNotFound, node.ErrNotFound},
+	{"exists", http.StatusConflict, node.ErrExists},
+	{"in_use", http.StatusConflict, node.ErrInUse},
+	{"invalid", http.StatusBadRequest, node.ErrInvalid},
+	{"failed", http.StatusInternalServerError, nil},
+}
+
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // nobody waits for the answer
+	}
+	for _, k := range kinds {
+		if k.err == nil || errors.Is(err, k.err) {
+			writeJSON(w, k.status, errorBody{err.Error(), k.code})
+			return
+		}
+	}
+}
+
+// errorOf returns the error that a response body tells.
+func errorOf(resp *http.Response) error {
+	var b errorBody
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err := json.Unmarshal(body, &b); err != nil || b.Error == "" {
+		return fmt.Errorf("the node answered %s", resp.Status)
+	}
+	for _, k := range kinds {
+		if k.code == b.Code && k.err != nil {
+			return node.Failure(k.err, b.Error)
+		}
+	}
+	return errors.New(b.Error)
+}
