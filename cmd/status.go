@@ -1,0 +1,81 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"skylun/admin"
+	"skylun/node"
+)
+
+func newStatus(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running node exports, to whom, and how much is local",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			s, err := e.load()
+			if err != nil {
+				return err
+			}
+			client, err := admin.Dial(c.Context(), s.SocketPath())
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, client.Close()) }()
+			st, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			return e.print(st, func(t *table) { statusText(t, st, time.Now()) })
+		},
+	}
+}
+
+func statusText(t *table, s node.Status, now time.Time) {
+	human := func(n uint64) string { return node.Size(n).Human() }
+	t.row("node", fmt.Sprintf("%s, %s, process %d, up %v", s.Node, s.Version, s.PID, now.Sub(s.Started).Round(time.Second)))
+	t.row("data", s.DataDir)
+	t.row("store", s.Store.URL)
+	t.row("", fmt.Sprintf("%d reads (%s), %d writes (%s), %d errors", s.Store.Gets, human(s.Store.BytesIn), s.Store.Puts, human(s.Store.BytesOut), s.Store.Errors))
+	t.row("portals", strings.Join(s.Portals, ", "))
+	t.row("iscsi", fmt.Sprintf("%s, %d commands, %s read, %s written", count(s.SCSI.Sessions, "session"), s.SCSI.Commands, human(s.SCSI.BytesRead), human(s.SCSI.BytesWritten)))
+
+	volumes := map[string]node.VolumeStatus{}
+	for _, v := range s.Volumes {
+		volumes[v.Name] = v
+	}
+	t.row()
+	t.row("TARGET", "LUN", "TYPE", "VOLUME", "SIZE", "WRITTEN", "IMAGE", "SESSIONS")
+	for _, tg := range s.Targets {
+		for _, l := range tg.LUNs {
+			v := volumes[l.Volume]
+			image, _, _ := place(v)
+			t.row(tg.IQN, l.LUN, l.Type, l.Volume, node.Size(l.Size).Human(), node.Size(v.Written).Human(), image, len(tg.Sessions))
+		}
+		if len(tg.LUNs) == 0 {
+			t.row(tg.IQN, "-", "-", "-", "-", "-", "-", len(tg.Sessions))
+		}
+	}
+	if len(s.Caches) > 0 {
+		t.row()
+		t.row("IMAGE", "SIZE", "LOCAL", "COPIED", "EMPTY", "HITS", "MISSES", "FETCHED", "VOLUMES")
+		for _, c := range s.Caches {
+			t.row(c.Image, node.Size(c.Size).Human(), node.Percent(c.Local()), node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
+				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(c.Volumes, ","))
+		}
+	}
+	if s.SCSI.Sessions > 0 {
+		t.row()
+		t.row("INITIATOR", "ADDRESS", "TARGET", "SINCE")
+		for _, tg := range s.Targets {
+			for _, c := range tg.Sessions {
+				t.row(c.Initiator, c.Address, tg.IQN, c.Since.Local().Format(time.DateTime))
+			}
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"skylun/node"
+)
+
+func newVolume(e *env) *cobra.Command {
+	var spec node.VolumeSpec
+	create := &cobra.Command{
+		Use:   "create NAME [--image IMAGE] [--size SIZE]",
+		Short: "Create a volume: an overlay of an image, or a blank disk",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			spec.Name = args[0]
+			if spec.Image == "" && spec.Size == 0 {
+				return usagef("volume create %s: a blank disk needs --size, an overlay --image", spec.Name)
+			}
+			return e.with(c.Context(), true, func(a *access) error {
+				v, err := a.CreateVolume(c.Context(), spec)
+				if err != nil {
+					return err
+				}
+				return e.printVolume(v)
+			})
+		},
+	}
+	create.Flags().StringVar(&spec.Image, "image", "", "image that the volume is an overlay of")
+	create.Flags().Var((*sizeFlag)(&spec.Size), "size", "size such as 40GiB; default: that of the image")
+	list := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"},
+		Short: "List the volumes of this node",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return e.with(c.Context(), false, func(a *access) error {
+				volumes, err := a.Volumes(c.Context())
+				if err != nil {
+					return err
+				}
+				return e.print(volumes, func(t *table) {
+					t.row("NAME", "SIZE", "WRITTEN", "IMAGE", "TARGET", "LUN")
+					for _, v := range volumes {
+						image, iqn, lun := place(v)
+						t.row(v.Name, node.Size(v.Size).Human(), node.Size(v.Written).Human(), image, iqn, lun)
+					}
+				})
+			})
+		},
+	}
+	show := &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show one volume",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.with(c.Context(), false, func(a *access) error {
+				v, err := a.Volume(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return e.printVolume(v)
+			})
+		},
+	}
+	var force bool
+	export := &cobra.Command{
+		Use:   "export NAME FILE",
+		Short: "Copy the content of a volume into a raw, sparse file",
+		Long: `Copy the content of a volume into a raw, sparse file. While an initiator writes to the
+volume the file does not hold its content at one moment: log out first.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.with(c.Context(), false, func(a *access) error {
+				return e.export(c.Context(), a, args[0], args[1], force)
+			})
+		},
+	}
+	export.Flags().BoolVar(&force, "force", false, "overwrite FILE")
+	rm := &cobra.Command{
+		Use:   "rm NAME",
+		Short: "Remove a volume and all that was written to it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.with(c.Context(), false, func(a *access) error {
+				if err := a.DeleteVolume(c.Context(), args[0]); err != nil {
+					return err
+				}
+				return e.done("volume " + args[0] + " is removed")
+			})
+		},
+	}
+	return group("volume", "Volumes of this node", create, list, show, export, rm)
+}
+
+// sizeFlag is a number of bytes as the user writes it.
+type sizeFlag int64
+
+func (f *sizeFlag) Set(s string) error {
+	n, err := node.ParseSize(s)
+	if err == nil && n == 0 {
+		err = errors.New("a disk of no size")
+	}
+	*f = sizeFlag(n)
+	return err
+}
+func (f *sizeFlag) String() string { return node.Size(*f).String() }
+func (f *sizeFlag) Type() string   { return "size" }
+
+// place returns what of a volume's table row may be missing.
+func place(v node.VolumeStatus) (image, iqn, lun string) {
+	image, iqn, lun = "-", "-", "-"
+	if v.Image != nil {
+		image = v.Image.Name
+	}
+	if v.LUN != nil {
+		iqn, lun = v.LUN.IQN, fmt.Sprint(v.LUN.LUN)
+	}
+	return image, iqn, lun
+}
+
+func (e *env) printVolume(v node.VolumeStatus) error {
+	return e.print(v, func(t *table) {
+		t.row("name", v.Name)
+		t.row("id", v.ID)
+		t.row("size", fmt.Sprintf("%s (%d bytes)", node.Size(v.Size).Human(), v.Size))
+		t.row("written", node.Size(v.Written).Human())
+		t.row("zeroed", node.Size(v.Zeroed).Human())
+		if v.Image != nil {
+			t.row("image", v.Image.Name)
+			t.row("image identity", v.Image.Identity)
+		}
+		if v.LUN != nil {
+			t.row("target", v.LUN.IQN)
+			t.row("lun", v.LUN.LUN)
+		}
+		t.row("created", v.Created.Local().Format(time.DateTime))
+	})
+}
+
+func (e *env) export(ctx context.Context, a *access, name, path string, force bool) error {
+	v, err := a.Volume(ctx, name)
+	if err != nil {
+		return err
+	}
+	if a.running && v.LUN != nil {
+		fmt.Fprintf(e.stderr, "skylun: volume %s is lun %d of %s; what initiators write meanwhile may be in the file in part\n", name, v.LUN.LUN, v.LUN.IQN)
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if force {
+		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists; name another file, or overwrite it with --force", path)
+	}
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(v.Size); err == nil {
+		p := newProgress(e.stderr, "export "+name)
+		err = a.ReadVolume(ctx, name, func(b []byte, off int64) error {
+			_, err := f.WriteAt(b, off)
+			p.update(off+int64(len(b)), v.Size)
+			return err
+		})
+		if err == nil {
+			p.update(v.Size, v.Size)
+		}
+		p.end()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(path) // half a disk is of no use
+		return err
+	}
+	return e.done(fmt.Sprintf("volume %s is in %s: %s", name, path, node.Size(v.Size).Human()))
+}
