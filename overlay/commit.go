@@ -40,9 +40,18 @@ type waiting struct {
 	err  error
 }
 
-// commit makes durable what was written and marked before the call.
+// commit makes durable what was written and marked before the call. The first
+// to ask runs the round itself: handing it to another goroutine would cost
+// more than a fast disk's sync.
 func (s *sparse) commit(ctx context.Context) error {
-	w := s.ask()
+	w, lead := s.ask()
+	if lead {
+		zeroed := s.runNext()
+		if len(zeroed) > 0 || !s.finish() {
+			go s.rounds(zeroed)
+		}
+		return w.err
+	}
 	select {
 	case <-w.done:
 		return w.err
@@ -53,51 +62,65 @@ func (s *sparse) commit(ctx context.Context) error {
 
 // background is commit for nobody: an error is met again by the next Flush,
 // because the changes stay pending or the file is broken.
-func (s *sparse) background() { s.ask() }
+func (s *sparse) background() {
+	if _, lead := s.ask(); lead {
+		go s.rounds(nil)
+	}
+}
 
-// ask joins the next round, and starts it when none is running.
-func (s *sparse) ask() *waiting {
+// ask joins the next round. Who gets lead has to run it.
+func (s *sparse) ask() (w *waiting, lead bool) {
 	c := &s.commits
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		w := &waiting{done: make(chan struct{}), err: block.ErrClosed}
 		close(w.done)
-		return w
+		return w, false
 	}
 	if c.next == nil {
 		c.next = &waiting{done: make(chan struct{})}
 	}
-	w := c.next
-	if !c.running {
-		c.running = true
-		go s.rounds()
-	}
-	return w
+	lead = !c.running
+	c.running = true
+	return c.next, lead
 }
 
-// rounds runs rounds until nobody asks for one.
-func (s *sparse) rounds() {
-	c := &s.commits
-	for {
-		c.mu.Lock()
-		w := c.next
-		c.next = nil
-		if w == nil {
-			c.running = false
-			if c.idle != nil {
-				close(c.idle)
-				c.idle = nil
-			}
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		var zeroed []Extent
-		zeroed, w.err = s.round()
-		close(w.done)
-		s.giveBack(zeroed)
+// rounds gives back what the round before has zeroed and runs rounds until
+// nobody asks for one.
+func (s *sparse) rounds(zeroed []Extent) {
+	s.giveBack(zeroed)
+	for !s.finish() {
+		s.giveBack(s.runNext())
 	}
+}
+
+// runNext runs the round that somebody asked for and answers.
+func (s *sparse) runNext() (zeroed []Extent) {
+	c := &s.commits
+	c.mu.Lock()
+	w := c.next
+	c.next = nil
+	c.mu.Unlock()
+	zeroed, w.err = s.round()
+	close(w.done)
+	return zeroed
+}
+
+// finish ends the rounds if nobody asks for another.
+func (s *sparse) finish() bool {
+	c := &s.commits
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next != nil {
+		return false
+	}
+	c.running = false
+	if c.idle != nil {
+		close(c.idle)
+		c.idle = nil
+	}
+	return true
 }
 
 // close refuses further rounds and returns when none is running.

@@ -1,0 +1,139 @@
+package overlay
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"skylun/block"
+	"skylun/meta"
+	"skylun/raid"
+)
+
+// The benchmarks compare a call through a volume with the same call on its
+// file: b.Run names say which is which.
+
+const benchSize = 256 << 20
+
+func benchVolume(b *testing.B, fill bool) *Volume {
+	b.Helper()
+	dir := b.TempDir()
+	array, err := raid.Open([]string{filepath.Join(dir, "local")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	db, err := meta.Open(filepath.Join(dir, "db"), meta.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := array.Create("layer", benchSize)
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, err := Open(Config{Name: "v", Size: benchSize, File: f, Map: db.Map(1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			b.Error(err)
+		}
+		db.Close()
+	})
+	if fill { // by small writes: the page cache is faster with small folios
+		p := make([]byte, block.Size)
+		for off := int64(0); off < benchSize; off += block.Size {
+			if done, err := v.TryWriteAt(p, off); !done || err != nil {
+				b.Fatal(done, err)
+			}
+		}
+		if err := v.Flush(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return v
+}
+
+func BenchmarkRead4K(b *testing.B) {
+	v := benchVolume(b, true)
+	p := make([]byte, block.Size)
+	b.Run("volume", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			off := rand.Int64N(benchSize/block.Size) * block.Size
+			done, err := v.TryReadAt(p, off)
+			if !done {
+				err = v.ReadAt(b.Context(), p, off)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("file", func(b *testing.B) {
+		for b.Loop() {
+			if err := v.layer.file.ReadAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkOverwrite4K(b *testing.B) {
+	v := benchVolume(b, true)
+	p := make([]byte, block.Size)
+	b.Run("volume", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if done, err := v.TryWriteAt(p, rand.Int64N(benchSize/block.Size)*block.Size); !done || err != nil {
+				b.Fatal(done, err)
+			}
+		}
+	})
+	b.Run("file", func(b *testing.B) {
+		for b.Loop() {
+			if err := v.layer.file.WriteAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkFlush flushes after one scattered 4 KiB write.
+func BenchmarkFlush(b *testing.B) {
+	p := make([]byte, block.Size)
+	write := func(b *testing.B, v *Volume, i int) {
+		if done, err := v.TryWriteAt(p, int64(i*7919%(benchSize/block.Size))*block.Size); !done || err != nil {
+			b.Fatal(done, err)
+		}
+	}
+	b.Run("overwrite", func(b *testing.B) {
+		v := benchVolume(b, true)
+		for i := 0; b.Loop(); i++ {
+			write(b, v, i)
+			if err := v.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("first", func(b *testing.B) {
+		v := benchVolume(b, false)
+		for i := 0; b.Loop(); i++ {
+			write(b, v, i)
+			if err := v.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for name, fill := range map[string]bool{"overwrite-file": true, "first-file": false} {
+		b.Run(name, func(b *testing.B) {
+			v := benchVolume(b, fill)
+			for i := 0; b.Loop(); i++ {
+				write(b, v, i)
+				if err := v.layer.file.Sync(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
