@@ -10,8 +10,8 @@
 //	         cache has one, both are found by a number that is never used again
 //	extent   a run of blocks of a map that are in the same state; the states
 //	         are the overlay's, meta only knows that zero means "no extent"
-//	record   the extents of one flush round, in the journal until they are
-//	         folded into the extents
+//	record   extents of one flush round, in the journal until they are folded
+//	         into the extents
 //
 // # Schema, version 1
 //

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -67,7 +68,11 @@ func (m *Map) Load(f func(Extent) error) error {
 	return nil
 }
 
-// Append adds one record to the journal. When it returns nil the extents are
+// recordExtents bounds the extents of one record, because folding takes whole
+// records.
+const recordExtents = 256
+
+// Append adds the extents to the journal. When it returns nil they are
 // durable; after an error none or all of them may be.
 func (m *Map) Append(extents []Extent) error {
 	if len(extents) == 0 {
@@ -76,13 +81,18 @@ func (m *Map) Append(extents []Extent) error {
 	var long bool
 	err := m.db.bolt.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketJournal)
-		seq, err := b.NextSequence()
-		if err != nil {
-			return err
+		for part := range slices.Chunk(extents, recordExtents) {
+			seq, err := b.NextSequence()
+			if err != nil {
+				return err
+			}
+			key := journalKey(m.id, seq)
+			long = long || seq%foldEvery == 0
+			if err := b.Put(key, encodeRecord(key, part)); err != nil {
+				return err
+			}
 		}
-		key := journalKey(m.id, seq)
-		long = seq%foldEvery == 0
-		return b.Put(key, encodeRecord(key, extents))
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("map %d: %w", m.id, err)

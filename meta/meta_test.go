@@ -134,6 +134,14 @@ func TestMapAgainstModel(t *testing.T) {
 				model[b] = e.State
 			}
 		}
+		if rnd.IntN(50) == 0 { // more than one record takes
+			for range recordExtents {
+				exts = append(exts, exts[0])
+			}
+			for b := exts[0].Off / blockSize; b < exts[0].End/blockSize; b++ {
+				model[b] = exts[0].State
+			}
+		}
 		if err := m.Append(exts); err != nil {
 			t.Fatal(err)
 		}

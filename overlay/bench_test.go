@@ -99,6 +99,32 @@ func BenchmarkOverwrite4K(b *testing.B) {
 	})
 }
 
+// BenchmarkFirstWrite4K writes blocks in a scattered order, each for the first
+// time.
+func BenchmarkFirstWrite4K(b *testing.B) {
+	p := make([]byte, block.Size)
+	at := func(i int) int64 { return int64(i*7919%(benchSize/block.Size)) * block.Size }
+	for name, write := range map[string]func(v *Volume, off int64) error{
+		"volume": func(v *Volume, off int64) error { _, err := v.TryWriteAt(p, off); return err },
+		"file":   func(v *Volume, off int64) error { return v.layer.file.WriteAt(p, off) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				v := benchVolume(b, false)
+				b.StartTimer()
+				for i := range benchSize / block.Size {
+					if err := write(v, at(i)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(benchSize/block.Size), "ns/write")
+		})
+	}
+}
+
 // BenchmarkFlush flushes after one scattered 4 KiB write.
 func BenchmarkFlush(b *testing.B) {
 	p := make([]byte, block.Size)

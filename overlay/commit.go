@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,6 +158,7 @@ func (s *sparse) round() (zeroed []Extent, err error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
+	changes = merge(changes)
 	if err := s.disk.Append(changes); err != nil {
 		err = localError(err)
 		if !errors.Is(err, block.ErrNoSpace) {
@@ -169,6 +171,26 @@ func (s *sparse) round() (zeroed []Extent, err error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) != zero }), nil
+}
+
+// merge makes one extent of those that touch, if all are in the same state, so
+// that their order does not matter.
+func merge(changes []Extent) []Extent {
+	for _, e := range changes {
+		if e.State != changes[0].State {
+			return changes
+		}
+	}
+	slices.SortFunc(changes, func(a, b Extent) int { return cmp.Compare(a.Off, b.Off) })
+	merged := changes[:1]
+	for _, e := range changes[1:] {
+		if last := &merged[len(merged)-1]; e.Off <= last.End {
+			last.End = max(last.End, e.End)
+		} else {
+			merged = append(merged, e)
+		}
+	}
+	return merged
 }
 
 // fail ends durability for this file until it is opened again.

@@ -60,7 +60,7 @@ type sparse struct {
 
 // maxPending bounds the state changes held in memory; a background round
 // begins when there are more.
-const maxPending = 16 << 10
+const maxPending = 256 << 10
 
 // commitAfter is how long a state change waits for somebody's Flush.
 const commitAfter = 5 * time.Second
