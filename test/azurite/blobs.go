@@ -1,7 +1,6 @@
 package azurite
 
 import (
-	"bytes"
 	"context"
 	"io"
 
@@ -24,13 +23,13 @@ func (s *Server) CreateContainer(ctx context.Context, name string) error {
 	return err
 }
 
-// Put stores data as a block blob, in place of what was there.
-func (s *Server) Put(ctx context.Context, container, blob string, data []byte) error {
+// Put stores what r holds as a block blob, in place of what was there.
+func (s *Server) Put(ctx context.Context, container, blob string, r io.Reader) error {
 	c, err := s.Client()
 	if err != nil {
 		return err
 	}
-	_, err = c.UploadStream(ctx, container, blob, bytes.NewReader(data), nil)
+	_, err = c.UploadStream(ctx, container, blob, r, nil)
 	return err
 }
 

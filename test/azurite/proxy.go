@@ -17,8 +17,8 @@ type Proxy struct {
 	server *http.Server
 
 	mu    sync.Mutex
+	put   int64                                             // bytes of request bodies passed on
 	reads map[string]int                                    // GETs of a blob's bytes, by path
-	all   int                                               // requests
 	fault func(w http.ResponseWriter, r *http.Request) bool // nil, or what may answer in Azurite's place
 }
 
@@ -66,11 +66,11 @@ func (p *Proxy) Reads(suffix string) int {
 	return n
 }
 
-// Requests returns how many requests of any kind there were so far.
-func (p *Proxy) Requests() int {
+// Stored returns how many bytes of content were sent to the store so far.
+func (p *Proxy) Stored() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.all
+	return p.put
 }
 
 // SetFault puts f before Azurite: what f answers, by returning true, does not
@@ -84,7 +84,9 @@ func (p *Proxy) SetFault(f func(w http.ResponseWriter, r *http.Request) bool) {
 func (p *Proxy) count(r *http.Request) func(http.ResponseWriter, *http.Request) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all++
+	if r.Method == http.MethodPut && r.ContentLength > 0 {
+		p.put += r.ContentLength
+	}
 	if r.Method == http.MethodGet && r.URL.Query().Get("comp") == "" && r.URL.Query().Get("restype") == "" {
 		p.reads[r.URL.Path]++
 	}

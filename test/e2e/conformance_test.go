@@ -1,0 +1,110 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// notSupported lists the tests of iscsi-test-cu that do not pass yet.
+const notSupported = "testdata/iscsi-test-cu.txt"
+
+// Every test of libiscsi's suite passes, or is listed as not passing yet, with
+// how it ends and why. A listed test that ends otherwise fails: the list only
+// shrinks. Each runs in a process of its own, so that one that hangs or leaves
+// a session behind is the only one that suffers.
+func TestConformance(t *testing.T) {
+	listed := readNotSupported(t)
+	names := suiteTests(t)
+	for name := range listed {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s lists %s, which iscsi-test-cu does not have", notSupported, name)
+		}
+	}
+	s := newServer(t, newFileStore(t), "volume: disk, size: 100MiB")
+	s.start()
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			verdict, out := runSuiteTest(t, s, name)
+			want, why := "passed", ""
+			if l, ok := listed[name]; ok {
+				want, why = l.verdict, l.reason
+			}
+			switch {
+			case verdict == want:
+			case verdict == "passed":
+				t.Errorf("passes now: take it out of %s (%s)", notSupported, why)
+			default:
+				t.Errorf("%s, want %s\n%s", verdict, want, out)
+			}
+		})
+	}
+	s.stop()
+	s.check()
+}
+
+// suiteTests returns the names of all tests, FAMILY.SUITE.TEST.
+func suiteTests(t *testing.T) (names []string) {
+	for line := range strings.Lines(tool(t, "iscsi-test-cu", "--list")) {
+		name := strings.TrimSpace(line)
+		family, _, _ := strings.Cut(name, ".")
+		if (family == "SCSI" || family == "iSCSI") && strings.Count(name, ".") == 2 {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 200 {
+		t.Fatalf("iscsi-test-cu lists %d tests only", len(names))
+	}
+	return names
+}
+
+var testSummary = regexp.MustCompile(`(?m)^ +tests +(\d+) +(\d+) +(\d+) +(\d+)`)
+
+// runSuiteTest runs one test and tells how it ended: passed, failed or
+// skipped. A test that finds out that it does not apply prints [SKIPPED] and
+// counts as passed in the suite's own summary.
+func runSuiteTest(t *testing.T, s *server, name string) (verdict, out string) {
+	t.Helper()
+	o := commandWithin(t, 2*time.Minute, "iscsi-test-cu", "--dataloss", "--test="+name, s.url(0))
+	out = o.stdout + o.stderr
+	m := testSummary.FindStringSubmatch(out) // total, ran, passed, failed
+	switch {
+	case o.status != 0 || m == nil || m[2] != "1" || m[4] != "0":
+		return "failed", out
+	case strings.Contains(out, "[SKIPPED]"):
+		return "skipped", out
+	}
+	return "passed", out
+}
+
+type notSupportedTest struct{ verdict, reason string }
+
+func readNotSupported(t *testing.T) map[string]notSupportedTest {
+	f, err := os.Open(notSupported)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	listed := make(map[string]notSupportedTest)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		line := lines.Text()
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 3 || f[1] != "failed" && f[1] != "skipped" {
+			t.Fatalf("%s: want NAME failed|skipped REASON, not %q", notSupported, line)
+		}
+		if _, dup := listed[f[0]]; dup {
+			t.Errorf("%s lists %s twice", notSupported, f[0])
+		}
+		listed[f[0]] = notSupportedTest{f[1], strings.Join(f[2:], " ")}
+	}
+	return listed
+}
