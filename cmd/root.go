@@ -60,7 +60,11 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	for line := range strings.Lines(err.Error()) {
+	text := err.Error()
+	if !e.started {
+		text = suggestion.Replace(strings.TrimSpace(text))
+	}
+	for line := range strings.Lines(text) {
 		fmt.Fprintln(stderr, "skylun:", strings.TrimRight(line, "\n"))
 	}
 	var usage usageError
@@ -73,6 +77,10 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	return exitFailed
 }
+
+// suggestion makes one line of what cobra says about a command it does not
+// know.
+var suggestion = strings.NewReplacer("\n\nDid you mean this?\n\t", "; did you mean ", "\n\t", " or ")
 
 // usageError is what the user can set right by asking differently.
 type usageError struct{ error }

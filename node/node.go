@@ -39,7 +39,7 @@ type Node struct {
 	changes sync.Mutex
 
 	mu      sync.Mutex
-	volumes map[string]*volume // guarded by mu: those that are open, by name
+	volumes map[string]*volume // guarded by mu: those that are open, by name; nil after Close
 	images  map[uint64]*image  // guarded by mu: those whose cache is open, by its map
 }
 
@@ -141,8 +141,14 @@ const drainTime = 3 * time.Second
 
 // Close stops accepting, lets commands in flight end until drainTime is over
 // or ctx ends, makes everything durable, and closes everything, the database
-// last.
+// last. A second Close does nothing.
 func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	closed := n.volumes == nil
+	n.mu.Unlock()
+	if closed {
+		return nil
+	}
 	var errs []error
 	if n.served != nil {
 		n.log.Info("stopping: commands in flight may end", "sessions", len(n.server.Sessions()))
@@ -161,10 +167,11 @@ func (n *Node) Close(ctx context.Context) error {
 		<-n.served
 		errs = append(errs, n.failed)
 	}
-	n.changes.Lock() // never given back: nothing opens a volume any more
+	n.changes.Lock()
+	defer n.changes.Unlock()
 	n.mu.Lock()
 	volumes, images := n.volumes, n.images
-	n.volumes, n.images = nil, nil
+	n.volumes, n.images = nil, nil // no volume is opened any more
 	n.mu.Unlock()
 	errs = append(errs, closeVolumes(volumes)...)
 	for _, m := range images {

@@ -1,0 +1,309 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"skylun/node"
+)
+
+// fake is an API with one volume.
+type fake struct {
+	API     // what is not written out panics
+	volume  node.VolumeStatus
+	content map[int64][]byte
+	readErr error
+}
+
+func (f *fake) Volumes(context.Context) ([]node.VolumeStatus, error) {
+	return []node.VolumeStatus{f.volume}, nil
+}
+
+func (f *fake) Volume(_ context.Context, name string) (node.VolumeStatus, error) {
+	switch name {
+	case f.volume.Name:
+		return f.volume, nil
+	case "broken":
+		return f.volume, errors.New("the disk is on fire")
+	}
+	return node.VolumeStatus{}, node.Failure(node.ErrNotFound, "volume "+name+": no such volume")
+}
+
+func (f *fake) CreateVolume(_ context.Context, s node.VolumeSpec) (node.VolumeStatus, error) {
+	if s.Name == f.volume.Name {
+		return node.VolumeStatus{}, node.Failure(node.ErrExists, "volume "+s.Name+" already exists")
+	}
+	if s.Size == 0 {
+		return node.VolumeStatus{}, node.Failure(node.ErrInvalid, "no size")
+	}
+	return node.VolumeStatus{Name: s.Name, Size: s.Size, Image: &node.ImageUse{Name: s.Image}}, nil
+}
+
+func (f *fake) DeleteVolume(_ context.Context, name string) error {
+	return node.Failure(node.ErrInUse, "volume "+name+" is in use")
+}
+
+func (f *fake) ReadVolume(_ context.Context, name string, g func([]byte, int64) error) error {
+	if name != f.volume.Name {
+		return node.Failure(node.ErrNotFound, "no such volume")
+	}
+	for off, p := range f.content {
+		if err := g(p, off); err != nil {
+			return err
+		}
+	}
+	return f.readErr
+}
+
+func (f *fake) Image(_ context.Context, name string) (node.ImageStatus, error) {
+	return node.ImageStatus{Name: name}, nil
+}
+
+func (f *fake) Status(context.Context) (node.Status, error) {
+	return node.Status{
+		Node: `odd "name"`, Version: "1", Started: time.Unix(1700000000, 0),
+		Volumes: []node.VolumeStatus{f.volume},
+		Caches:  []node.CacheStatus{{Image: "a/b.vhd", Identity: "x", Size: 10, Cached: 4, Absent: 6, Misses: 3}},
+		SCSI:    node.CommandStatus{Commands: 7},
+	}, nil
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+// serve starts a server for api and returns a client of it.
+func serve(t *testing.T, api API) (*Client, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := Listen(path, api, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, path
+}
+
+func TestCalls(t *testing.T) {
+	f := &fake{volume: node.VolumeStatus{Name: "v1", Size: 4096, Created: time.Unix(1, 0).UTC(), LUN: &node.LUNStatus{IQN: "iqn.x", LUN: 3}}}
+	c, _ := serve(t, f)
+	ctx := t.Context()
+
+	list, err := c.Volumes(ctx)
+	if err != nil || len(list) != 1 || !reflect.DeepEqual(list[0], f.volume) {
+		t.Errorf("Volumes: %+v %v, want %+v", list, err, f.volume)
+	}
+	if v, err := c.Volume(ctx, "v1"); err != nil || !reflect.DeepEqual(v, f.volume) {
+		t.Errorf("Volume: %+v %v", v, err)
+	}
+	if v, err := c.CreateVolume(ctx, node.VolumeSpec{Name: "n", Image: "i/j", Size: 512}); err != nil || v.Name != "n" || v.Size != 512 || v.Image.Name != "i/j" {
+		t.Errorf("CreateVolume: %+v %v", v, err)
+	}
+	for _, name := range []string{"plain", "dir/with space.vhd", "50%?#/x"} {
+		if m, err := c.Image(ctx, name); err != nil || m.Name != name {
+			t.Errorf("Image(%q): %+v %v", name, m, err)
+		}
+	}
+
+	for _, e := range []struct {
+		what string
+		err  error
+		kind error
+		text string
+	}{
+		{"missing", second(c.Volume(ctx, "nope")), node.ErrNotFound, "volume nope: no such volume"},
+		{"slash in a name", second(c.Volume(ctx, "a/b")), node.ErrNotFound, "volume a/b: no such volume"},
+		{"existing", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "v1"})), node.ErrExists, "volume v1 already exists"},
+		{"invalid", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "n"})), node.ErrInvalid, "no size"},
+		{"used", c.DeleteVolume(ctx, "v1"), node.ErrInUse, "volume v1 is in use"},
+		{"failed", second(c.Volume(ctx, "broken")), nil, "the disk is on fire"},
+		{"read of nothing", c.ReadVolume(ctx, "nope", nil), node.ErrNotFound, "no such volume"},
+	} {
+		if e.err == nil || e.err.Error() != e.text || e.kind != nil && !errors.Is(e.err, e.kind) {
+			t.Errorf("%s: %v, want %q", e.what, e.err, e.text)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestReadVolume(t *testing.T) {
+	big := make([]byte, maxChunk+5)
+	for i := range big {
+		big[i] = byte(i)
+	}
+	f := &fake{volume: node.VolumeStatus{Name: "v"}, content: map[int64][]byte{1 << 40: big}}
+	c, _ := serve(t, f)
+	got := []byte{}
+	err := c.ReadVolume(t.Context(), "v", func(p []byte, off int64) error {
+		if off != 1<<40+int64(len(got)) {
+			return fmt.Errorf("chunk at %d", off)
+		}
+		got = append(got, p...)
+		return nil
+	})
+	if err != nil || string(got) != string(big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+
+	stop := errors.New("enough")
+	if err := c.ReadVolume(t.Context(), "v", func([]byte, int64) error { return stop }); err != stop {
+		t.Errorf("stopped by the caller: %v", err)
+	}
+
+	f.readErr = errors.New("medium error") // after data was sent
+	if err := c.ReadVolume(t.Context(), "v", func([]byte, int64) error { return nil }); err == nil || !strings.Contains(err.Error(), "early") {
+		t.Errorf("cut off: %v", err)
+	}
+	f.content = nil // before
+	if err := c.ReadVolume(t.Context(), "v", nil); err == nil || err.Error() != "medium error" {
+		t.Errorf("failed: %v", err)
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	_, path := serve(t, &fake{})
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
+	defer hc.CloseIdleConnections()
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		text               string
+	}{
+		{"GET", "/v2/status", "", 404, "GET /v2/status is no part of this API"},
+		{"PUT", "/v1/volumes", "{}", 404, "PUT /v1/volumes is no part of this API"},
+		{"POST", "/v1/volumes", "{", 400, "request body"},
+		{"POST", "/v1/volumes", `{"nam": "x"}`, 400, "unknown field"},
+		{"POST", "/v1/volumes", `{"name": "` + strings.Repeat("x", maxBody) + `"}`, 400, "too large"},
+	} {
+		req, err := http.NewRequest(c.method, "http://node"+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := hc.Do(req)
+		if err != nil {
+			t.Errorf("%s %s: %v", c.method, c.path, err)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != c.status || !strings.Contains(string(body), c.text) {
+			t.Errorf("%s %s: %d %s, want %d and %q", c.method, c.path, resp.StatusCode, body, c.status, c.text)
+		}
+	}
+}
+
+func TestSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s.sock")
+	ctx := t.Context()
+	if _, err := Dial(ctx, path); !errors.Is(err, node.ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Dial without a socket: %v", err)
+	}
+
+	// What a process that was killed leaves behind.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := Dial(ctx, path); !errors.Is(err, node.ErrNotRunning) {
+		t.Errorf("Dial of a dead socket: %v", err)
+	}
+	s, err := Listen(path, &fake{}, discard)
+	if err != nil {
+		t.Fatalf("Listen over a dead socket: %v", err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode of the socket: %v %v, want 0600", st.Mode(), err)
+	}
+	if _, err := Listen(path, &fake{}, discard); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("Listen over a living socket: %v", err)
+	}
+	c, err := Dial(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Volumes(ctx); err != nil {
+		t.Errorf("after a second Listen: %v", err)
+	}
+	c.Close()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	if err := os.WriteFile(path, []byte("a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, &fake{}, discard); err == nil || !strings.Contains(err.Error(), "in the way") {
+		t.Errorf("Listen over a file: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "a file" {
+		t.Error("the file was overwritten")
+	}
+	long := filepath.Join(dir, strings.Repeat("x", 110))
+	if _, err := Listen(long, &fake{}, discard); err == nil || !strings.Contains(err.Error(), "shorter data_dir") {
+		t.Errorf("Listen on a long path: %v", err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	_, path := serve(t, &fake{volume: node.VolumeStatus{Name: "v1", Size: 4096}})
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return net.Dial("unix", path)
+	}}}
+	defer hc.CloseIdleConnections()
+	resp, err := hc.Get("http://node/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, want := range []string{
+		`skylun_info{node="odd \"name\"",version="1"} 1`,
+		`skylun_start_time_seconds 1700000000`,
+		`skylun_iscsi_commands_total 7`,
+		`skylun_volume_size_bytes{volume="v1"} 4096`,
+		`skylun_cache_misses_total{image="a/b.vhd",identity="x"} 3`,
+		"# TYPE skylun_cache_absent_bytes gauge",
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("no line %s in\n%s", want, body)
+		}
+	}
+	// Every metric is announced once and has values of its own name only.
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(body)) {
+		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			if seen[name] {
+				t.Errorf("announced twice: %s", name)
+			}
+			seen[name] = true
+		}
+	}
+}
