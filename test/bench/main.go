@@ -13,10 +13,13 @@ import (
 )
 
 func main() {
-	err := error(nil)
-	if len(os.Args) == 5 && os.Args[1] == "load" {
+	var err error
+	switch {
+	case len(os.Args) == 5 && os.Args[1] == "load":
 		err = loadMain(os.Args[2], os.Args[3], os.Args[4])
-	} else {
+	case len(os.Args) == 5 && os.Args[1] == "plain":
+		err = plainMain(os.Args[2], os.Args[3], os.Args[4])
+	default:
 		err = benchMain()
 	}
 	if err != nil {
@@ -32,6 +35,7 @@ type options struct {
 	repeats int
 	time    time.Duration
 	rows    []row
+	binary  string // the server, empty: built from this source
 }
 
 func benchMain() error {
@@ -42,6 +46,7 @@ func benchMain() error {
 		mib   = flag.Int64("size", 512, "size of each unit in `MiB`, at most 2047")
 		md    = flag.String("md", "", "also write the tables as markdown to this `file`")
 	)
+	flag.StringVar(&o.binary, "skylun", "", "measure this `binary` instead of one built from the source")
 	flag.IntVar(&o.repeats, "repeats", 5, "how often each side has its turn")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "how long one turn takes, in whole seconds")
 	flag.Parse()

@@ -33,12 +33,12 @@ var rows = []row{
 	{name: "flush after 32 first writes of 4 KiB", load: load{Write: true, Once: true, Size: 4 * kib, Depth: 32, Flush: 32, Limit: 32 * 200}, unit: freshUnit, against: "plain", flush: true, want: 2},
 }
 
-// freshUnits is how many unwritten units a side needs for one round of rows.
-func freshUnits(rows []row) int {
+// freshUnits is how many unwritten units a side needs for all turns.
+func (o options) freshUnits() int {
 	n := 0
-	for _, r := range rows {
+	for _, r := range o.rows {
 		if r.unit == freshUnit {
-			n++
+			n += o.repeats
 		}
 	}
 	return n

@@ -6,11 +6,13 @@ import (
 	"strings"
 )
 
-// servers are the sides there are. The first is ours.
+// servers are the sides there are.
 var servers = []struct {
 	name  string
 	start func(dir string, o options) (*side, error)
 }{
+	{"skylun", startSkylun},
+	{"plain", startPlain},
 	{"tgtd-rdwr", startTgtd("rdwr")},
 	{"tgtd-aio", startTgtd("aio")},
 }
