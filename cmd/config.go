@@ -67,7 +67,7 @@ func loadConfig(file string, overrides ...func(*node.Config)) (*settings, error)
 		v.BindEnv(key)
 	})
 	if len(problems) > 0 {
-		return nil, s.locate(problems)
+		return nil, usageError{s.locate(problems)}
 	}
 	if err := v.UnmarshalExact(&s.Config, decoding); err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
@@ -79,7 +79,7 @@ func loadConfig(file string, overrides ...func(*node.Config)) (*settings, error)
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if err := s.Validate(); err != nil {
-		return nil, s.locate(err)
+		return nil, usageError{s.locate(err)}
 	}
 	return s, nil
 }
@@ -151,7 +151,7 @@ func (s *settings) locate(err error) error {
 	for i, l := range all {
 		errs[i] = errors.New(l.text)
 	}
-	return usageError{errors.Join(errs...)}
+	return errors.Join(errs...)
 }
 
 // line returns the line of a key, or of the nearest key around it.

@@ -12,19 +12,19 @@ import (
 	"skylun/node"
 )
 
-// newLogger returns a logger that writes to w as c says: JSON, or lines for
-// people, in colour when w is a terminal.
+// newLogger returns a logger that writes to w as c says: JSON, or text, which
+// is in colour on a terminal and key=value elsewhere.
 func newLogger(w io.Writer, c node.LogConfig) *slog.Logger {
 	var level slog.Level
 	level.UnmarshalText([]byte(c.Level)) // validated
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	opt := &slog.HandlerOptions{Level: level}
+	switch {
+	case c.Format == "json":
+		return slog.New(slog.NewJSONHandler(w, opt))
+	case isTerminal(w):
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""}))
 	}
-	opt := &tint.Options{Level: level, NoColor: true, TimeFormat: time.RFC3339}
-	if isTerminal(w) && os.Getenv("NO_COLOR") == "" {
-		opt.NoColor, opt.TimeFormat = false, time.TimeOnly
-	}
-	return slog.New(tint.NewTextHandler(w, opt))
+	return slog.New(slog.NewTextHandler(w, opt))
 }
 
 // isTerminal tells whether a person reads what is written to w.

@@ -13,8 +13,8 @@ import (
 // Start runs a node: it opens the data directory, checks the configuration
 // against what is there and in the store, creates the volumes that are
 // missing, and exports everything. cfg must be valid. An error is Problems
-// where the configuration has to change; then, as after any other error,
-// nothing was created but an empty data directory.
+// where a key asks for what cannot be had. After an error nothing was created
+// but an empty data directory.
 //
 // The steps, and why in this order:
 //
