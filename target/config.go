@@ -29,7 +29,7 @@ type Config struct {
 	QueueDepth int `yaml:"queue_depth"` // commands a session may have in flight; default 128
 	Workers    int `yaml:"workers"`     // commands a session executes at once that have to wait; default 64
 
-	MaxTransfer       int   `yaml:"max_transfer"`       // most Data-Out or Data-In of one command, bytes; default 8 MiB + 64 KiB
+	MaxTransfer       int   `yaml:"max_transfer"`       // most Data-Out or Data-In of one command, bytes; default 8 MiB
 	ConnectionBuffers int64 `yaml:"connection_buffers"` // most data buffered for one connection, bytes; default 64 MiB
 	ServerBuffers     int64 `yaml:"server_buffers"`     // most data buffered for all, beyond a share each connection always has, bytes; default 1 GiB
 }
@@ -43,7 +43,7 @@ func (c *Config) setDefaults() {
 	set(&c.PingTimeout, 15*time.Second)
 	set(&c.QueueDepth, 128)
 	set(&c.Workers, 64)
-	set(&c.MaxTransfer, 8<<20+64<<10)
+	set(&c.MaxTransfer, 8<<20)
 	set(&c.ConnectionBuffers, 64<<20)
 	set(&c.ServerBuffers, 1<<30)
 }

@@ -3,16 +3,39 @@ package target
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net/netip"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"skylun/lun"
 )
 
 // Server is an iSCSI target node: portals, targets and sessions.
 type Server struct {
-	cfg Config
-	log *slog.Logger
+	cfg     Config
+	log     *slog.Logger
+	buffers bufferPool
+	budget  budget
+
+	accepted, refused, failed, logins atomic.Uint64
+
+	wg sync.WaitGroup // connections, and answers on their way to one
+
+	mu       sync.Mutex // taken before a connection's, when both are
+	portals  []portal
+	stopping bool
+	targets  map[string]*target
+	conns    map[*conn]bool // true: in login
+	inLogin  int
+	sessions map[uint16]*session // by TSIH
+	ports    map[sessionKey]*session
+	lastTSIH uint16
+	past     Counters // of sessions that have ended
 }
 
 // Target is what initiators log in to.
@@ -23,42 +46,228 @@ type Target struct {
 	Units      *lun.Map // what its LUNs point to
 }
 
+// target is a Target that has been added.
+type target struct {
+	Target
+	allowed map[string]bool // nil: any
+	removed bool            // guarded by Server.mu
+}
+
+// admits tells whether the initiator may use the target.
+func (t *target) admits(initiator string) bool {
+	return t.allowed == nil || t.allowed[initiator]
+}
+
 // New returns a server that does not listen yet.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	cfg.setDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, log: log}, nil
+	return &Server{
+		cfg:      cfg,
+		log:      log,
+		budget:   budget{limit: cfg.ServerBuffers},
+		targets:  make(map[string]*target),
+		conns:    make(map[*conn]bool),
+		sessions: make(map[uint16]*session),
+		ports:    make(map[sessionKey]*session),
+	}, nil
 }
 
 // AddTarget lets initiators log in to t from now on.
-func (s *Server) AddTarget(t Target) error { return errors.New("not there yet") }
+func (s *Server) AddTarget(t Target) error {
+	if err := ValidIQN(t.Name); err != nil {
+		return err
+	}
+	if t.Units == nil {
+		return fmt.Errorf("target %s: no logical unit inventory", t.Name)
+	}
+	added := &target{Target: t}
+	for _, name := range t.Initiators {
+		n, ok := peerName([]byte(name))
+		if !ok {
+			return fmt.Errorf("target %s: initiators: %q is not an iSCSI name", t.Name, name)
+		}
+		if added.allowed == nil {
+			added.allowed = make(map[string]bool)
+		}
+		added.allowed[n] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.targets[t.Name] != nil {
+		return fmt.Errorf("target %s: there is one of that name", t.Name)
+	}
+	s.targets[t.Name] = added
+	return nil
+}
 
 // RemoveTarget ends all sessions with the target of that name, and admits no
 // new ones. It returns when no command of theirs is being executed, or with
 // the error of ctx.
-func (s *Server) RemoveTarget(ctx context.Context, name string) error { return nil }
+func (s *Server) RemoveTarget(ctx context.Context, name string) error {
+	s.mu.Lock()
+	t := s.targets[name]
+	if t == nil {
+		s.mu.Unlock()
+		return fmt.Errorf("target %s: there is none of that name", name)
+	}
+	delete(s.targets, name)
+	t.removed = true
+	var ending []*session
+	for _, sess := range s.sessions {
+		if sess.target == t {
+			ending = append(ending, sess)
+		}
+	}
+	s.mu.Unlock()
+	for _, sess := range ending {
+		sess.conn.drop(errRemoved)
+	}
+	for _, sess := range ending {
+		select {
+		case <-sess.done:
+		case <-ctx.Done():
+			return fmt.Errorf("remove target %s: %w", name, ctx.Err())
+		}
+	}
+	return nil
+}
 
-// Listen binds every portal, or none. Connections wait in the backlog until
-// Serve is called: an initiator that is refused may not come back.
-func (s *Server) Listen() error { return errors.New("not there yet") }
+// target returns the target of that name, or nil.
+func (s *Server) target(name string) *target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.targets[name]
+}
 
-// Portals returns the addresses that Listen has bound.
-func (s *Server) Portals() []netip.AddrPort { return nil }
+// targetList returns all targets, sorted by name.
+func (s *Server) targetList() []*target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*target, 0, len(s.targets))
+	for _, t := range s.targets {
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b *target) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
 
-// Serve accepts connections, until Shutdown is called (then it returns nil)
-// or ctx ends (then all connections are dropped first).
-func (s *Server) Serve(ctx context.Context) error { return errors.New("not there yet") }
+// connsOf returns the connections of all sessions with t.
+func (s *Server) connsOf(t *target) []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var conns []*conn
+	for _, sess := range s.sessions {
+		if sess.target == t {
+			conns = append(conns, sess.conn)
+		}
+	}
+	return conns
+}
+
+// admit lets a new connection begin its login, or closes it when there are too
+// many that have not finished theirs.
+func (s *Server) admit(ctx context.Context, nc net.Conn) {
+	s.accepted.Add(1)
+	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
+	ctx, cancel := context.WithCancel(ctx)
+	c := newConn(s, nc, cancel)
+	s.mu.Lock()
+	ok := !s.stopping && s.inLogin < s.cfg.MaxLogins
+	if ok {
+		s.inLogin++
+		s.conns[c] = true
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	if !ok {
+		s.refused.Add(1)
+		cancel()
+		nc.Close()
+		return
+	}
+	go func() {
+		defer s.wg.Done()
+		c.run(ctx)
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+}
+
+// loginDone makes room for the next login.
+func (s *Server) loginDone(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inLogin--
+	s.conns[c] = false
+	if c.sess == nil {
+		s.failed.Add(1)
+	}
+}
 
 // Shutdown stops accepting, lets the commands in flight end and their answers
 // leave, and closes all connections. When ctx ends first, what is left is
 // dropped and its error is returned; no command is being executed after
 // Shutdown in any case.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop(func(c *conn) { c.drain() })
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.stop(func(c *conn) { c.drop(errShutdown) })
+	<-done
+	return fmt.Errorf("shutdown: sessions dropped: %w", ctx.Err())
+}
 
-// Sessions returns the sessions that are open, oldest first.
-func (s *Server) Sessions() []SessionInfo { return nil }
+// stop closes the portals and calls f for all connections.
+func (s *Server) stop(f func(*conn)) {
+	s.mu.Lock()
+	s.stopping = true
+	for _, p := range s.portals {
+		p.ln.Close()
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		f(c)
+	}
+}
 
-// Stats returns the counters of the server.
-func (s *Server) Stats() Stats { return Stats{} }
+// Serve accepts connections, until Shutdown is called (then it returns nil)
+// or ctx ends (then all connections are dropped first).
+func (s *Server) Serve(ctx context.Context) error {
+	s.mu.Lock()
+	portals := s.portals
+	s.mu.Unlock()
+	if len(portals) == 0 {
+		return errors.New("serve: no portal is bound")
+	}
+	defer context.AfterFunc(ctx, func() { s.stop(func(c *conn) { c.drop(errShutdown) }) })()
+	var accepting sync.WaitGroup
+	errs := make([]error, len(portals))
+	for i, p := range portals {
+		accepting.Go(func() { errs[i] = s.accept(ctx, p) })
+	}
+	accepting.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		s.wg.Wait()
+		return ctx.Err()
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package target
+
+import (
+	"sync/atomic"
+
+	"skylun/lun"
+	"skylun/target/pdu"
+)
+
+// stop is a task management request that waits for the tasks it has stopped,
+// RFC 7143 11.5. It is answered when none of them can have any further effect.
+type stop struct {
+	conn *conn // through which it came
+	itt  uint32
+	left atomic.Int32 // tasks that are not gone, and one for the request itself until it has found all
+}
+
+// oneGone tells s that one of its tasks has ended. The mutex of the task's
+// connection is held, so the answer is left to somebody who holds none.
+func (s *stop) oneGone() {
+	if s.left.Add(-1) == 0 {
+		s.conn.srv.wg.Go(func() {
+			s.conn.mu.Lock()
+			defer s.conn.mu.Unlock()
+			s.conn.taskResponse(s.itt, pdu.TaskComplete)
+			s.conn.flush()
+		})
+	}
+}
+
+// taskRequest takes a task management request.
+//
+// A task that is not there has ended, and its answer was sent before: an ABORT
+// TASK for it is complete. Some initiators reset the target when
+// told that the task does not exist.
+func (c *conn) taskRequest(h *pdu.Header) error {
+	if ok, err := c.take(h); !ok {
+		return err
+	}
+	s := &stop{conn: c, itt: h.ITT()}
+	s.left.Store(1)
+	code := byte(pdu.TaskComplete)
+	unit := lunNumber(h.LUN())
+	onUnit := func(t *task) bool { return lunNumber(t.lun) == unit }
+	switch f := h.TaskFunction(); f {
+	case pdu.AbortTask:
+		if !c.stopTasks(s, c, func(t *task) bool { return t.itt == h.RefTag() }) && pdu.After(h.RefCmdSN(), h.CmdSN()) {
+			code = pdu.TaskNotFound
+		}
+	case pdu.AbortTaskSet:
+		c.stopTasks(s, c, onUnit)
+	case pdu.ClearTaskSet, pdu.LogicalUnitReset:
+		if !c.hasUnit(unit) {
+			code = pdu.TaskNoLUN
+			break
+		}
+		c.stopEverywhere(s, onUnit)
+	case pdu.TargetWarmReset, pdu.TargetColdReset:
+		c.stopEverywhere(s, func(*task) bool { return true })
+	case pdu.TaskReassign: // error recovery level 2
+		code = pdu.TaskNoReassign
+	case pdu.ClearACA: // NormACA is 0
+		code = pdu.TaskNotSupported
+	default:
+		code = pdu.TaskRejected
+	}
+	if s.left.Add(-1) == 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.taskResponse(s.itt, code)
+		return c.err
+	}
+	return nil
+}
+
+// taskResponse appends a task management response. c.mu is held.
+func (c *conn) taskResponse(itt uint32, code byte) {
+	if c.err == nil {
+		c.respond(pdu.TaskResponse, itt, true).SetResponseCode(code)
+	}
+}
+
+// hasUnit tells whether the target has a unit of that number.
+func (c *conn) hasUnit(n int) bool {
+	for _, l := range c.sess.target.Units.LUNs() {
+		if int(l) == n {
+			return true
+		}
+	}
+	return false
+}
+
+// stopEverywhere stops tasks in all sessions with the target.
+func (c *conn) stopEverywhere(s *stop, match func(*task) bool) {
+	for _, o := range c.srv.connsOf(c.sess.target) {
+		c.stopTasks(s, o, match)
+	}
+}
+
+// stopTasks stops the tasks of o that match, and lets s wait for them. It
+// tells whether there are any. Those of the requesting session get no answer;
+// those of others end with TASK ABORTED.
+func (c *conn) stopTasks(s *stop, o *conn, match func(*task) bool) (found bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, t := range o.tasks {
+		if !match(t) {
+			continue
+		}
+		found = true
+		s.left.Add(1)
+		t.reported = append(t.reported, s)
+		o.stop(t, o == c)
+	}
+	if found && o != c {
+		o.aside(o.flushLocked)
+	}
+	return found
+}
+
+// stop makes t end soon. With silent, it gets no answer. c.mu is held.
+func (c *conn) stop(t *task, silent bool) {
+	c.count.Aborts++
+	t.stopped, t.aborted = true, t.aborted || silent
+	switch {
+	case !t.used:
+		c.unpark(t)
+		c.finishStopped(t)
+	case t.cancel != nil:
+		t.cancel()
+	}
+}
+
+// finishStopped ends a stopped task that nobody uses. c.mu is held.
+func (c *conn) finishStopped(t *task) {
+	t.cmd.Status, t.cmd.Sense, t.cmd.In, t.cmd.Transfer = lun.StatusTaskAborted, nil, nil, 0
+	c.finish(t)
+}
+
+// flushLocked is flush for those who do not hold c.mu.
+func (c *conn) flushLocked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flush()
+}
+
+// lunNumber returns the number that a LUN field stands for, SAM-5 4.7, or a
+// negative number. Numbers below 256 may be written in two ways.
+func lunNumber(lun [8]byte) int {
+	if [6]byte(lun[2:]) != [6]byte{} {
+		return -1
+	}
+	switch lun[0] >> 6 {
+	case 0: // peripheral device addressing
+		if lun[0] == 0 {
+			return int(lun[1])
+		}
+	case 1: // flat space addressing
+		return int(lun[0]&0x3f)<<8 | int(lun[1])
+	}
+	return -1
+}
+
+// logout takes a logout request, 11.14. The commands in flight are stopped
+// first.
+func (c *conn) logout(h *pdu.Header) error {
+	if ok, err := c.take(h); !ok {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	code := byte(pdu.LogoutDone)
+	switch reason := h.LogoutReason(); {
+	case reason == pdu.LogoutSession:
+	case reason == pdu.LogoutConnection && h.CID() == c.sess.cid:
+	case reason == pdu.LogoutConnection:
+		code = pdu.LogoutNoCID
+	case reason == pdu.LogoutRecovery:
+		code = pdu.LogoutNoRecovery
+	default:
+		code = pdu.LogoutCleanupFail
+	}
+	if code == pdu.LogoutDone {
+		for _, t := range c.tasks {
+			c.stop(t, true)
+		}
+		for c.busy > 0 && c.err == nil {
+			c.wait()
+		}
+	}
+	r := c.respond(pdu.LogoutResp, h.ITT(), true)
+	r.SetResponseCode(code)
+	r.SetLogoutTimes(uint16(c.params.time2Wait), uint16(c.params.time2Retain))
+	if code != pdu.LogoutDone {
+		return c.err
+	}
+	c.finishCommands()
+	if c.err != nil {
+		return c.err
+	}
+	return errLoggedOut
+}

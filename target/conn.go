@@ -1,0 +1,332 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"skylun/target/pdu"
+)
+
+// Why a connection ends, other than an error of the socket.
+var (
+	errProtocol   = errors.New("peer does not keep to the protocol")
+	errLoggedOut  = errors.New("logged out")
+	errReinstated = errors.New("replaced by a new login of the same initiator port")
+	errRemoved    = errors.New("target was removed")
+	errShutdown   = errors.New("server shuts down")
+	errDead       = errors.New("peer does not answer")
+)
+
+// conn is a connection. It is owned by its reader, the goroutine that runs
+// serve; workers execute the commands that have to wait.
+type conn struct {
+	srv    *Server
+	nc     net.Conn
+	log    *slog.Logger
+	local  netip.AddrPort
+	remote netip.AddrPort
+
+	// Of the reader.
+
+	in    input
+	sess  *session // set at the end of the login
+	spare *task    // for the next command
+	text  textExchange
+
+	reads, writes atomic.Uint64 // system calls on the socket
+
+	mu         sync.Mutex
+	cond       sync.Cond // with mu: a batch has left, a task has ended, the connection has failed
+	waiters    int       // who wait on cond
+	err        error     // why the connection ended; nothing is sent after it is set
+	draining   bool      // no new commands, the old ones may end
+	cancel     func()    // ends the contexts of all commands
+	params     params
+	win        window
+	statSN     uint32
+	ttt        uint32 // target transfer tag given last
+	immediates int    // immediate commands in flight
+	tasks      map[uint32]*task
+	busy       int     // tasks that a worker has or is going to have
+	parked     []*task // wait for memory, in order
+	free       []*task
+	acct       account
+	workers    workers
+	count      Counters
+
+	next       *batch // what is to be written next
+	spareBatch *batch
+	writing    bool
+	vec        net.Buffers // of the writer
+
+	ping pinger
+}
+
+// newConn returns a connection; cancel ends the context of its run.
+func newConn(s *Server, nc net.Conn, cancel func()) *conn {
+	c := &conn{
+		srv: s, nc: nc, cancel: cancel, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
+		params: defaultParams, next: new(batch), spareBatch: new(batch),
+		acct: account{limit: s.cfg.ConnectionBuffers, share: int64(s.cfg.MaxTransfer), server: &s.budget},
+	}
+	c.cond.L = &c.mu
+	c.log = s.log.With("remote", c.remote.String())
+	return c
+}
+
+// addrPort returns the address of one end of a TCP connection, or an invalid
+// one.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// run is the life of a connection: login, full feature phase, end.
+func (c *conn) run(ctx context.Context) {
+	defer c.cancel()
+	err := c.guard(func() error { return c.login(ctx) })
+	c.srv.loginDone(c)
+	if err == nil {
+		c.startWorkers(ctx)
+		c.startPings()
+		err = c.guard(c.serve)
+	}
+	c.end(err)
+}
+
+// guard turns a panic into an error, so that it ends the connection and no
+// more.
+func (c *conn) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("connection ended by a panic", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return f()
+}
+
+// serve is the full feature phase, RFC 7143 4.3.
+func (c *conn) serve() error {
+	for {
+		h, err := c.nextPDU(maxRecvData)
+		if err != nil {
+			return err
+		}
+		if err := c.request(h); err != nil {
+			return err
+		}
+		if err := c.skip(); err != nil {
+			return err
+		}
+	}
+}
+
+// request handles one PDU, whose data segment has not been taken.
+func (c *conn) request(h *pdu.Header) error {
+	op := h.Opcode()
+	if c.sess.discovery && op != pdu.TextReq && op != pdu.LogoutReq && op != pdu.NOPOut {
+		return c.reject(h, pdu.RejectProtocol)
+	}
+	switch op {
+	case pdu.SCSICommand:
+		return c.command(h)
+	case pdu.DataOut:
+		return c.dataOut(h)
+	case pdu.NOPOut:
+		return c.nopOut(h)
+	case pdu.TextReq:
+		return c.textRequest(h)
+	case pdu.TaskRequest:
+		return c.taskRequest(h)
+	case pdu.LogoutReq:
+		return c.logout(h)
+	case pdu.SNACK: // error recovery level 0 has none, 11.16
+		return c.reject(h, pdu.RejectSNACK)
+	case pdu.LoginReq:
+		return fmt.Errorf("%w: login request in full feature phase", errProtocol)
+	}
+	return c.reject(h, pdu.RejectNotSupported)
+}
+
+// take judges a request that is not a SCSI command by its CmdSN, and credits
+// the window at once: such requests do not stay. It tells whether to go on.
+func (c *conn) take(h *pdu.Header) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.win.take(h) {
+	case ignored:
+		return false, nil
+	case gap:
+		return false, c.gapError(h)
+	}
+	if !h.Immediate() {
+		c.win.max++
+	}
+	return true, nil
+}
+
+// gapError says that a request is missing. With one connection at error
+// recovery level 0 nothing can fill the gap.
+func (c *conn) gapError(h *pdu.Header) error {
+	return fmt.Errorf("%w: CmdSN %d follows %d", errProtocol, h.CmdSN(), c.win.exp-1)
+}
+
+// respond appends a response header to the next batch: opcode, final bit, tag
+// and the sequence numbers. Responses that carry status advance StatSN. c.mu
+// is held.
+func (c *conn) respond(op pdu.Opcode, itt uint32, status bool) *pdu.Header {
+	h := c.next.header()
+	h.SetOpcode(op)
+	h.SetFlags(pdu.FlagFinal)
+	h.SetITT(itt)
+	h.SetStatSN(c.statSN)
+	h.SetExpCmdSN(c.win.exp)
+	h.SetMaxCmdSN(c.win.max)
+	if status {
+		c.statSN++
+	}
+	return h
+}
+
+// reject answers a PDU with a Reject that carries its header, 11.17.
+func (c *conn) reject(bad *pdu.Header, reason pdu.RejectReason) error {
+	c.log.Warn("PDU rejected", "pdu", bad.Opcode().String(), "reason", fmt.Sprintf("0x%02x", byte(reason)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count.Rejects++
+	h := c.respond(pdu.Reject, pdu.NoTag, true)
+	h.SetRejectReason(reason)
+	h.SetDataLen(pdu.HeaderSize)
+	c.next.copy(bad[:])
+	c.drainOutput(queueSize)
+	return c.err
+}
+
+// flushBeforeRead lets the answers that are due leave.
+func (c *conn) flushBeforeRead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flush()
+	return c.err
+}
+
+// fail ends the connection because of err: nothing is sent any more, commands
+// are cancelled, the reader comes back. The first error counts. c.mu is held.
+func (c *conn) fail(err error) {
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	c.nc.Close()
+	c.cancel()
+	c.wake()
+}
+
+// drop is fail for those who do not hold c.mu.
+func (c *conn) drop(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(err)
+}
+
+// drain lets the reader stop without cancelling the commands in flight.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining = true
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// wait waits for wake. c.mu is held.
+func (c *conn) wait() {
+	c.waiters++
+	c.cond.Wait()
+	c.waiters--
+}
+
+// wake lets those who wait look again. c.mu is held.
+func (c *conn) wake() {
+	if c.waiters > 0 {
+		c.cond.Broadcast()
+	}
+}
+
+// end takes the connection down after the reader has stopped because of err.
+// It returns when no command is being executed and nothing is held.
+func (c *conn) end(err error) {
+	c.stopPings()
+	c.mu.Lock()
+	if c.draining && c.err == nil {
+		c.finishCommands()
+	}
+	if c.draining && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errShutdown
+	}
+	c.fail(err)
+	err = c.err
+	c.mu.Unlock()
+
+	c.stopWorkers()
+
+	c.mu.Lock()
+	for _, t := range c.tasks {
+		c.abandon(t)
+	}
+	c.next.reset(&c.srv.buffers)
+	c.acct.add(-c.acct.held)
+	c.mu.Unlock()
+	if c.sess != nil {
+		c.srv.endSession(c.sess)
+		c.logEnd(err)
+	}
+}
+
+// finishCommands waits for the commands that are being executed, and for
+// their answers to leave. c.mu is held.
+func (c *conn) finishCommands() {
+	for c.busy > 0 && c.err == nil {
+		c.wait()
+	}
+	for (c.next.bytes > 0 || c.writing) && c.err == nil {
+		if c.flush(); c.writing {
+			c.wait()
+		}
+	}
+}
+
+func (c *conn) logEnd(err error) {
+	level := slog.LevelInfo
+	switch {
+	case errors.Is(err, errProtocol), errors.Is(err, errDead):
+		level = slog.LevelWarn
+	case errors.Is(err, io.EOF):
+		err = errors.New("closed by the initiator")
+	}
+	if c.sess.discovery {
+		level = min(level, slog.LevelDebug)
+	}
+	c.log.Log(context.Background(), level, "session ended", "reason", err)
+}
+
+// snapshot returns the counters and the number of tasks that wait.
+func (c *conn) snapshot() (Counters, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.count
+	n.Reads, n.Writes = c.reads.Load(), c.writes.Load()
+	return n, len(c.tasks)
+}
