@@ -310,3 +310,35 @@ func TestCheckFinds(t *testing.T) {
 		})
 	}
 }
+
+// TestCheckWhileWriting checks a file that flushes and folds go on in.
+func TestCheckWhileWriting(t *testing.T) {
+	db := openTest(t, filepath.Join(t.TempDir(), "db"))
+	defer db.Close()
+	layer := newLayer(t, db, "v", 1<<30).Layer
+	done := make(chan error)
+	go func() {
+		m := db.Map(layer)
+		for i := range int64(200) {
+			if err := m.Append([]Extent{{i * 8192, i*8192 + 4096, 1}}); err != nil {
+				done <- err
+				return
+			}
+			if i%16 == 0 {
+				db.requestFold()
+			}
+		}
+		done <- nil
+	}()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+			wantClean(t, db)
+		}
+	}
+}
