@@ -1,0 +1,95 @@
+package lun
+
+import (
+	"testing"
+
+	"github.com/gostor/gotgt/pkg/scsi"
+)
+
+const testUnitReady = "00 00000000 00"
+
+// TestUnitAttention checks SAM-5 5.14: one attention per nexus and cause,
+// reported once, by any command but the exempt ones.
+func TestUnitAttention(t *testing.T) {
+	d := newTestDisk(quick{newMemory(1 << 20)})
+	a, b := testNexus(), testNexus()
+	d.Attach(a)
+	d.Attach(b)
+	d.Attach(a) // repeated, and no news
+
+	for _, cdb := range []string{"12 00 00 00ff 00", "12 01 99 00ff 00", "a0 00 00 000000 00000100 00 00"} {
+		if c := send(t, d, a, cdb, nil); len(c.Sense) > 0 && c.Sense[2] == scsi.UNIT_ATTENTION {
+			t.Errorf("%s reports a unit attention", cdb)
+		}
+	}
+	wantEnding(t, send(t, d, a, "28 00 00000000 00 0001 00", nil), "02 6/29/00")
+	wantEnding(t, send(t, d, a, "28 00 00000000 00 0001 00", nil), "00")
+	wantEnding(t, send(t, d, b, "fe", nil), "02 6/29/00") // before it is looked at further
+	wantEnding(t, send(t, d, b, "fe", nil), "02 5/20/00")
+
+	// REQUEST SENSE takes one as data.
+	d.raise(a, scsi.ASC_MODE_PARAMETERS_CHANGED)
+	d.raise(a, scsi.ASC_REPORTED_LUNS_DATA_HAS_CHANGED)
+	d.raise(a, scsi.ASC_MODE_PARAMETERS_CHANGED)
+	c := send(t, d, a, "03 00 0000 12 00", nil)
+	if wantEnding(t, c, "00"); c.In[2] != 6 || c.In[12] != 0x2a || c.In[13] != 0x01 {
+		t.Errorf("REQUEST SENSE % x", c.In)
+	}
+	c = send(t, d, a, "03 01 0000 12 00", nil)
+	if wantEnding(t, c, "00"); c.In[0] != 0x72 || c.In[1] != 6 || c.In[2] != 0x3f || c.In[3] != 0x0e {
+		t.Errorf("REQUEST SENSE in descriptor format % x", c.In)
+	}
+	c = send(t, d, a, "03 00 0000 12 00", nil)
+	if wantEnding(t, c, "00"); c.In[0] != 0x70 || c.In[2] != 0 || len(c.In) != 18 {
+		t.Errorf("REQUEST SENSE without anything % x", c.In)
+	}
+
+	d.raise(testNexus(), scsi.ASC_MODE_PARAMETERS_CHANGED) // of nobody we know
+	d.raiseOthers(a, scsi.ASC_MODE_PARAMETERS_CHANGED)
+	d.clear(a, scsi.ASC_MODE_PARAMETERS_CHANGED)
+	wantEnding(t, send(t, d, a, testUnitReady, nil), "00")
+	if g := d.gate.Load(); g != 1 {
+		t.Errorf("gate %d with one attention pending", g)
+	}
+	d.Detach(b)
+	d.Detach(b)
+	if g := d.gate.Load(); g != 0 {
+		t.Errorf("gate %d with nothing pending", g)
+	}
+	d.Attach(b) // came again
+	wantEnding(t, send(t, d, b, testUnitReady, nil), "02 6/29/00")
+}
+
+// TestReserve checks RESERVE(6) and RELEASE(6), SPC-2 5.5.
+func TestReserve(t *testing.T) {
+	const reserve, release, read = "16 0000 0000 00", "17 0000 0000 00", "28 00 00000000 00 0001 00"
+	d := newTestDisk(quick{newMemory(1 << 20)})
+	a, b := testNexus(), testNexus()
+	for _, n := range []*Nexus{a, b} {
+		d.Attach(n)
+		wantEnding(t, send(t, d, n, testUnitReady, nil), "02 6/29/00")
+	}
+	for range 2 {
+		wantEnding(t, send(t, d, a, reserve, nil), "00")
+	}
+	wantEnding(t, send(t, d, a, read, nil), "00")
+	for _, cdb := range []string{read, testUnitReady, reserve, "2a 00 00000000 00 0001 00", "35 00 00000000 00 0000 00", "25 00 00000000 0000 00 00"} {
+		wantEnding(t, send(t, d, b, cdb, make([]byte, 512)), "18")
+	}
+	for _, cdb := range []string{"12 00 00 00ff 00", "03 00 0000 ff 00", "a0 00 00 000000 00000100 00 00", release} {
+		wantEnding(t, send(t, d, b, cdb, nil), "00")
+	}
+	wantEnding(t, send(t, d, b, read, nil), "18") // it was not theirs to release
+	wantEnding(t, send(t, d, a, release, nil), "00")
+	wantEnding(t, send(t, d, b, read, nil), "00")
+	wantEnding(t, send(t, d, b, reserve, nil), "00")
+	d.Detach(b)
+	wantEnding(t, send(t, d, a, read, nil), "00")
+	wantEnding(t, send(t, d, b, reserve, nil), "40") // came too late
+	wantEnding(t, send(t, d, a, read, nil), "00")
+	wantEnding(t, send(t, d, a, "16 1000 0000 00", nil), "02 5/24/00")
+	wantEnding(t, send(t, d, a, "16 0100 0000 00", nil), "02 5/24/00")
+	if g := d.gate.Load(); g != 0 {
+		t.Errorf("gate %d with nothing pending", g)
+	}
+}

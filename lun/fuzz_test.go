@@ -1,0 +1,168 @@
+package lun
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"math/rand/v2"
+	"testing"
+
+	"skylun/block"
+)
+
+// able is a device with all optional abilities.
+type able struct{ quick }
+
+func (a able) DataRanges(ctx context.Context, f func(block.Range) error) error {
+	return ranged{a.memory}.DataRanges(ctx, f)
+}
+
+// hostile is a disk to be tormented: its device notes calls beyond the end,
+// and two nexuses have it in their map.
+type hostile struct {
+	m     *memory
+	d     *Disk
+	units *Map
+	nexus [2]*Nexus
+}
+
+const hostileSize = 64 << 10
+
+func newHostile(t testing.TB, readOnly bool) *hostile {
+	h := &hostile{m: newMemory(hostileSize), units: NewMap()}
+	h.d = NewDisk(able{quick{h.m}}, DiskConfig{ReadOnly: readOnly}, discardLog)
+	if err := h.units.Add(1, h.d); err != nil {
+		t.Fatal(err)
+	}
+	for i := range h.nexus {
+		h.nexus[i] = testNexus()
+		h.units.AttachNexus(h.nexus[i])
+	}
+	return h
+}
+
+// check runs one command and checks everything that holds for all.
+func (h *hostile) check(t testing.TB, lun [8]byte, nexus int, cdb, out []byte, inLimit int) {
+	t.Helper()
+	cdbBefore, outBefore, media := bytes.Clone(cdb), bytes.Clone(out), bytes.Clone(h.m.data)
+	c := &Command{CDB: cdb, Nexus: h.nexus[nexus], Out: out, InLimit: inLimit}
+	exec(t, h.units.Unit(lun), c)
+	switch c.Status {
+	case StatusGood, StatusReservationConflict:
+	case StatusCheckCondition:
+		if n := len(c.Sense); n < 8 || n > MaxSense || c.Sense[7] != byte(n-8) {
+			t.Fatalf("% x: sense % x", cdb, c.Sense)
+		}
+		if ending(c) == "02 4/44/00" {
+			t.Fatalf("% x with %d bytes: internal failure", cdb, len(out))
+		}
+	default:
+		t.Fatalf("% x: status %02x", cdb, c.Status)
+	}
+	if len(h.m.wrong) > 0 {
+		t.Fatalf("% x: calls beyond the end %q", cdb, h.m.wrong)
+	}
+	if !bytes.Equal(cdb, cdbBefore) || !bytes.Equal(out, outBefore) {
+		t.Fatalf("% x: the unit changed CDB or Data-Out", cdbBefore)
+	}
+	op, err := h.d.ops.find(cdb)
+	if mayWrite := err == nil && op.flags&writes != 0 && !h.d.readOnly; !mayWrite && !bytes.Equal(h.m.data, media) {
+		t.Fatalf("% x: the medium changed", cdb)
+	}
+	h.m.calls = h.m.calls[:0]
+}
+
+// FuzzCommand runs arbitrary commands: none panics, touches anything beyond
+// the end, or ends in another way than SAM-5 5.3.1 knows.
+func FuzzCommand(f *testing.F) {
+	h := newHostile(f, false)
+	for i := range h.d.ops.rows {
+		op := &h.d.ops.rows[i]
+		cdb := bytes.Clone(op.usage)
+		f.Add(uint16(1), byte(0), cdb, make([]byte, 512), 512)
+		f.Add(uint16(0), byte(1), cdb[:len(cdb)-1], []byte{}, 0)
+		for j := range cdb[1:] {
+			cdb[1+j] &= 0x12
+		}
+		f.Add(uint16(1), byte(1), cdb, filled(1024, 0x18), 7)
+	}
+	f.Fuzz(func(t *testing.T, lun uint16, nexus byte, cdb, out []byte, inLimit int) {
+		h := newHostile(t, nexus&2 != 0)
+		h.check(t, [8]byte{byte(lun >> 8), byte(lun)}, int(nexus&1), cdb, out, max(0, inLimit)%(1<<24))
+		h.check(t, encodeLUN(1), 0, cdb, out, len(out)) // and without an attention in the way
+		h.check(t, encodeLUN(1), 0, cdb, out, len(out))
+	})
+}
+
+var seed = flag.Uint64("seed", 0, "of the random commands; 0 takes another one each time")
+
+// TestRandomCommands sends long sequences of likely and unlikely commands to
+// one disk.
+func TestRandomCommands(t *testing.T) {
+	s := *seed
+	if s == 0 {
+		s = rand.Uint64()
+	}
+	t.Logf("-seed %d", s)
+	rnd := rand.New(rand.NewPCG(s, 0))
+	for _, readOnly := range []bool{false, true} {
+		h := newHostile(t, readOnly)
+		for range 20000 {
+			op := &h.d.ops.rows[rnd.IntN(len(h.d.ops.rows))]
+			cdb := make([]byte, rnd.IntN(261))
+			if rnd.IntN(8) > 0 {
+				cdb = make([]byte, max(len(op.usage), 16))
+			}
+			sparse := rnd.IntN(4)
+			for i := range cdb {
+				if rnd.IntN(1<<sparse) == 0 {
+					cdb[i] = byte(rnd.Uint32()) >> rnd.IntN(8)
+				}
+			}
+			if len(cdb) > 16-1 && rnd.IntN(8) > 0 {
+				mask := 0xff &^ controlNACA
+				cdb[len(op.usage)-1] &= byte(mask)
+				cdb[0] = op.usage[0]
+				if op.action {
+					cdb[1] = op.usage[1]
+				}
+			}
+			out := make([]byte, []int{0, 1, 8, 24, 511, 512, 1024, rnd.IntN(8192)}[rnd.IntN(8)])
+			if rnd.IntN(2) == 0 {
+				for i := range out {
+					out[i] = byte(rnd.Uint32()) >> rnd.IntN(8)
+				}
+			}
+			limit := []int{0, 1, 7, 18, 512, 4096, 1 << 20}[rnd.IntN(7)]
+			h.m.reluct = rnd.IntN(4) == 0
+			h.check(t, encodeLUN(uint16(rnd.IntN(2))), rnd.IntN(2), cdb, out, limit)
+			if rnd.IntN(500) == 0 {
+				i := rnd.IntN(2)
+				h.units.DetachNexus(h.nexus[i])
+				h.units.AttachNexus(h.nexus[i])
+			}
+		}
+	}
+}
+
+// TestShortDataOut cuts the Data-Out of well-formed commands everywhere.
+func TestShortDataOut(t *testing.T) {
+	h := newHostile(t, false)
+	list := unmapList([2]uint64{0, 8}, [2]uint64{8, 8})
+	modes := unhex(t, "00000008 00000080 00000200 08 12 04 00000000000000000000000000000000 00 0a 0a 02 10 0000000000000000")
+	for _, c := range []struct {
+		cdb []byte
+		out []byte
+	}{
+		{unmapCDB(len(list)), list},
+		{unhex(t, "15 10 0000 2c 00"), modes},
+		{extentCDB(0x2a, 0, 0, 2), make([]byte, 1024)},
+		{extentCDB(0x2e, 2, 0, 2), make([]byte, 1024)},
+		{extentCDB(0x2f, 2, 0, 2), make([]byte, 1024)},
+		{extentCDB(0x41, 0, 0, 2), make([]byte, 512)},
+	} {
+		for n := range len(c.out) + 1 {
+			h.check(t, encodeLUN(1), 0, c.cdb, c.out[:n], 0)
+		}
+	}
+}
