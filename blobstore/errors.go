@@ -2,18 +2,19 @@ package blobstore
 
 import (
 	"errors"
+	"fmt"
 
 	"skylun/block"
 )
 
 // Errors that callers tell apart, with errors.Is.
 var (
-	ErrNotFound    = errors.New("not found")                 // no such image, or no such container
-	ErrExists      = errors.New("exists already")            // the name is taken
-	ErrChanged     = errors.New("content has changed")       // not the content the Info was made of
-	ErrAuth        = errors.New("access denied")             // the store does not accept the credentials
-	ErrUnavailable = errors.New("store is unavailable")      // no answer, or none that helps
-	ErrThrottled   = errors.New("store asks to slow down")   // always together with ErrUnavailable
+	ErrNotFound    = errors.New("not found")            // no such image, or no such container
+	ErrExists      = errors.New("exists already")       // the name is taken
+	ErrChanged     = errors.New("content has changed")  // not the content the Info was made of
+	ErrAuth        = errors.New("access denied")        // the store does not accept the credentials
+	ErrUnavailable = errors.New("store is unavailable") // no answer, or none that helps
+	ErrThrottled   = fmt.Errorf("it asks to slow down: %w", ErrUnavailable)
 	ErrBusy        = errors.New("in use by another process") // another upload to the same name is under way
 	ErrFull        = errors.New("no space left")             // the store takes no more data
 	ErrFormat      = errors.New("not a usable image")        // damaged, or in a format that cannot be served
@@ -28,10 +29,7 @@ type fault struct {
 }
 
 func (f *fault) Error() string { return f.text }
-
-func (f *fault) Is(target error) bool {
-	return target == f.kind || target == ErrUnavailable && f.kind == ErrThrottled
-}
+func (f *fault) Unwrap() error { return f.kind }
 
 // mediumError is an error of a read: block.ErrMedium to the layers above, and
 // everything err is.

@@ -70,17 +70,35 @@ func (m *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 // are to be forgotten.
 func (m *Image) DataRanges(ctx context.Context, f func(block.Range) error) error {
 	all := block.Range{Off: 0, End: m.stored()}
-	var stop error // what f returned
-	err := m.content.dataRanges(ctx, func(r block.Range) error {
-		if r = r.Intersect(all); !r.Empty() {
-			stop = f(r)
+	var (
+		run  block.Range // told when it is known where it ends
+		stop error       // what f returned
+	)
+	tell := func() error {
+		if !run.Empty() {
+			stop = f(run)
 		}
 		return stop
-	})
-	if err == nil || stop != nil {
-		return stop
 	}
-	return m.wrap(ctx, fmt.Errorf("find the data of image %s: %w", m.info.Name, err))
+	err := m.content.dataRanges(ctx, func(r block.Range) error {
+		if r = r.Intersect(all); r.Empty() {
+			return nil
+		}
+		if r.Off == run.End && !run.Empty() {
+			run.End = r.End
+			return nil
+		}
+		err := tell()
+		run = r
+		return err
+	})
+	switch {
+	case stop != nil:
+		return stop
+	case err != nil:
+		return m.wrap(ctx, fmt.Errorf("find the data of image %s: %w", m.info.Name, err))
+	}
+	return tell()
 }
 
 // wrap makes err an error of the medium, unless it is the caller's own doing.

@@ -107,5 +107,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (Store, error) {
 	if strings.HasPrefix(cfg.URL, "file:") {
 		return openFile(cfg, log)
 	}
-	return openAzure(cfg, nil, log)
+	s, err := openAzure(cfg, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

@@ -1,0 +1,47 @@
+package blobstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+)
+
+// isAbsent tells whether err says that there is no file of that name. A
+// component of the name may be a file where a folder was expected.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// fail makes err, which happened to what, an error of the package: the only
+// place where errors of the file system are told apart. Such that have a kind
+// already, and the end of a ctx, pass.
+func (s *fileStore) fail(err error, what string) error {
+	var f *fault
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &f), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	s.n.errors.Add(1)
+	detail := strings.ReplaceAll(err.Error(), "\n", ", ")
+	say := func(kind error, format string, args ...any) error {
+		return &fault{kind, what + fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case isAbsent(err):
+		return say(ErrNotFound, ": not found in %s", s.URL())
+	case errors.Is(err, fs.ErrExist):
+		return say(ErrExists, ": exists already in %s: choose another name, or remove it first", s.URL())
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return say(ErrAuth, ": %s: check owner and permissions below %s", detail, s.dir)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return say(ErrFull, ": %s: make room in %s", detail, s.dir)
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return say(ErrName, ": %s", detail)
+	}
+	return say(ErrUnavailable, ": %s", detail)
+}

@@ -1,0 +1,414 @@
+package blobstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"skylun/block"
+)
+
+// An upload is two files in the folder .uploads, named after a hash of the
+// image's name:
+//
+//	HASH.part   the content, sparse; locked with flock while an Upload is open
+//	HASH.json   what it is to become and how much of it is durable (partState)
+//
+// Order of a checkpoint: sync the content, then replace the state. The other
+// way round a power cut leaves a state that promises bytes which are not there.
+//
+// Order of Commit: sync the content, rename it to its name (never over an
+// existing file), sync the folder it is in now, remove the state. A crash
+// before the rename leaves an upload to go on with; a crash after it leaves the
+// complete image, perhaps with a stale state, which nobody looks at without its
+// content and which Create replaces and Delete removes. Renaming before the
+// sync could show an image with holes after a power cut.
+type fileUpload struct {
+	s     *fileStore
+	name  string
+	size  int64
+	start int64 // Stored
+
+	f  *os.File // nil after Close
+	mu sync.Mutex
+	partState
+}
+
+var _ Upload = (*fileUpload)(nil)
+
+// partState is the content of HASH.json.
+type partState struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	Size    int64  `json:"size"`
+	Source  string `json:"source"`
+	Stored  int64  `json:"stored"`
+}
+
+const partVersion = 1
+
+// part returns the path of the upload's files, without the extension.
+func (s *fileStore) part(name string) string {
+	h := sha256.Sum256([]byte(name))
+	return filepath.Join(s.dir, uploadsDir, hex.EncodeToString(h[:16]))
+}
+
+// Create implements Store.
+func (s *fileStore) Create(ctx context.Context, name string, size int64, source string) (Upload, error) {
+	if err := checkUpload(name, size); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.n.others.Add(1)
+	u, err := s.create(name, size, source)
+	if err != nil {
+		return nil, s.fail(err, "image "+name)
+	}
+	return u, nil
+}
+
+// checkUpload tells what is wrong with the arguments of Create.
+func checkUpload(name string, size int64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if size <= 0 || size%sector != 0 {
+		return &fault{ErrFormat, fmt.Sprintf("image %s: size %d is not a positive multiple of %d", name, size, sector)}
+	}
+	return nil
+}
+
+func (s *fileStore) create(name string, size int64, source string) (*fileUpload, error) {
+	if err := makeDirs(filepath.Join(s.dir, uploadsDir)); err != nil {
+		return nil, err
+	}
+	f, err := s.lockPart(name, os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	u := &fileUpload{s: s, name: name, size: size, f: f}
+	// Under the lock: whoever held it before may have committed.
+	switch _, err := os.Lstat(s.path(name)); {
+	case err == nil:
+		return nil, errors.Join(fs.ErrExist, u.drop())
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, errors.Join(&fault{ErrExists, fmt.Sprintf("image %s: a part of its name is an image in %s: choose another name", name, s.URL())}, u.drop())
+	case !isAbsent(err):
+		return nil, errors.Join(err, u.Close())
+	}
+	want := partState{Version: partVersion, Name: name, Size: size, Source: source}
+	if found, ok := u.resumable(want); ok {
+		u.partState, u.start = found, found.Stored
+		return u, nil
+	}
+	// First forget, durably, then drop the content, then size it and say what
+	// it is: no state may ever promise the bytes of a content that is gone.
+	u.partState = want
+	err = u.dropState()
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	if err == nil {
+		err = u.writeState()
+	}
+	if err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
+	return u, nil
+}
+
+// resumable returns the state of what is there, if that is a part of want.
+func (u *fileUpload) resumable(want partState) (partState, bool) {
+	found, err := readState(u.s.part(u.name) + ".json")
+	if err != nil || want.Source == "" {
+		return partState{}, false
+	}
+	want.Stored = found.Stored
+	// A content that was just created is empty, whatever an old state says.
+	fi, err := u.f.Stat()
+	return found, err == nil && fi.Size() == u.size && found == want && found.Stored <= u.size
+}
+
+// lockPart opens the content of an upload and locks it. The lock goes with the
+// descriptor, so also when the process is killed.
+func (s *fileStore) lockPart(name string, flags int) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(s.part(name)+".part", os.O_RDWR|flags, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		if err := flock(f); err != nil {
+			f.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, &fault{ErrBusy, fmt.Sprintf("image %s is being imported by another process: wait for it, or stop it", name)}
+			}
+			return nil, err
+		}
+		// The holder of the lock may have renamed or removed the file
+		// between opening and locking: then this is another file.
+		mine, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		if now, err := os.Stat(f.Name()); err == nil && os.SameFile(mine, now) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// dropUpload removes what an unfinished upload of that name left, and tells
+// whether there was something.
+func (s *fileStore) dropUpload(name string) (bool, error) {
+	f, err := s.lockPart(name, 0)
+	if isAbsent(err) {
+		// A state without content: see the order of Commit.
+		return false, (&fileUpload{s: s, name: name}).dropState()
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, (&fileUpload{s: s, name: name, f: f}).drop()
+}
+
+// Stored implements Upload.
+func (u *fileUpload) Stored() int64 { return u.start }
+
+// WriteAt implements Upload.
+func (u *fileUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := checkWrite(u.name, p, off, u.size); err != nil {
+		return err
+	}
+	u.s.n.inFlight.Add(1)
+	defer u.s.n.inFlight.Add(-1)
+	for _, r := range dataRuns(p, 0) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		u.s.n.puts.Add(1)
+		if _, err := u.f.WriteAt(p[r.Off:r.End], off+r.Off); err != nil {
+			return u.s.fail(err, "image "+u.name)
+		}
+		u.s.n.putBytes.Add(r.Len())
+	}
+	return nil
+}
+
+// checkWrite tells what is wrong with the arguments of WriteAt.
+func checkWrite(name string, p []byte, off, size int64) error {
+	if err := block.CheckRange(off, int64(len(p)), size); err != nil {
+		return fmt.Errorf("image %s: %w", name, err)
+	}
+	if off%sector != 0 || len(p)%sector != 0 {
+		return fmt.Errorf("image %s: write %d+%d is not in sectors of %d: %w", name, off, len(p), sector, block.ErrOutOfRange)
+	}
+	return nil
+}
+
+// Checkpoint implements Upload.
+func (u *fileUpload) Checkpoint(ctx context.Context, off int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if off <= u.partState.Stored {
+		return nil
+	}
+	err := unix.Fdatasync(int(u.f.Fd()))
+	if err == nil {
+		u.partState.Stored = off
+		err = u.writeState()
+	}
+	return u.s.fail(err, "image "+u.name)
+}
+
+// Commit implements Upload.
+func (u *fileUpload) Commit(ctx context.Context) (Info, error) {
+	if err := ctx.Err(); err != nil {
+		return Info{}, err
+	}
+	if err := u.commit(); err != nil {
+		return Info{}, u.s.fail(err, "image "+u.name)
+	}
+	return u.s.Stat(ctx, u.name)
+}
+
+func (u *fileUpload) commit() error {
+	if err := u.f.Sync(); err != nil {
+		return err
+	}
+	path := u.s.path(u.name)
+	for {
+		if err := makeDirs(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err := renameNew(u.f.Name(), path)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// Delete has removed the folder, empty as it was, under our feet;
+		// unless it is the content that is missing.
+		if _, err := os.Lstat(u.f.Name()); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return errors.Join(u.dropState(), u.Close())
+}
+
+// Abort implements Upload.
+func (u *fileUpload) Abort(context.Context) error {
+	return u.s.fail(u.drop(), "image "+u.name)
+}
+
+// drop removes the upload and closes it: the state first, so that no state is
+// ever without its content.
+func (u *fileUpload) drop() error {
+	err := u.dropState()
+	if err == nil {
+		err = os.Remove(u.f.Name())
+	}
+	return errors.Join(err, u.Close())
+}
+
+// dropState removes the state, durably.
+func (u *fileUpload) dropState() error {
+	path := u.s.part(u.name) + ".json"
+	err := os.Remove(path)
+	if isAbsent(err) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+// Close implements Upload.
+func (u *fileUpload) Close() error {
+	if u.f == nil {
+		return nil
+	}
+	err := u.f.Close()
+	u.f = nil
+	return err
+}
+
+// writeState replaces the state: write, sync, rename, sync the directory.
+func (u *fileUpload) writeState() error {
+	data, err := json.Marshal(u.partState)
+	if err != nil {
+		return err
+	}
+	path := u.s.part(u.name) + ".json"
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		os.Remove(path + ".new")
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// readState reads a state; what cannot be understood is an error.
+func readState(path string) (partState, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return partState{}, err
+	}
+	var st partState
+	if err := json.Unmarshal(data, &st); err != nil || st.Stored < 0 {
+		return partState{}, fmt.Errorf("%s is damaged", path)
+	}
+	return st, nil
+}
+
+// makeDirs makes dir and what is missing above it, durably.
+func makeDirs(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirs(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		fi, err := os.Stat(dir)
+		if err == nil && !fi.IsDir() {
+			err = &os.PathError{Op: "mkdir", Path: dir, Err: fs.ErrExist}
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// renameNew renames from to to, which must not exist.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// The file system cannot: a second name fails when it is taken, too.
+		if err := os.Link(from, to); err != nil {
+			return err
+		}
+		return os.Remove(from)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
