@@ -149,7 +149,10 @@ func TestImages(t *testing.T) {
 	if err := os.WriteFile(c.path("disk.img"), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.want([]string{"NAME SIZE FORMAT MODIFIED"}, "image", "list")
+	out, stderr, status := c.run("image", "list", "-o", "json")
+	if out != "[]\n" || status != 0 || !strings.Contains(stderr, "the first import creates it") {
+		t.Errorf("empty store: exit status %d\n%s%s", status, out, stderr)
+	}
 	c.want([]string{"image disk.img is in the store: 3 MiB, raw"}, "image", "import", c.path("disk.img"))
 	c.want([]string{`"name": "dir/two"`, `"size": 3145728`}, "image", "import", c.path("disk.img"), "dir/two", "-o", "json")
 	c.want([]string{"dir/two 3 MiB raw", "disk.img 3 MiB raw"}, "image", "list")
@@ -175,9 +178,10 @@ func TestImages(t *testing.T) {
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped{os.Interrupt})
-	var stderr bytes.Buffer
-	if status := Run(ctx, []string{"-c", c.path("config.yaml"), "image", "import", c.path("disk.img")}, io.Discard, &stderr); status != 1 || !strings.Contains(stderr.String(), "run the same command again to go on") {
-		t.Errorf("interrupted: exit status %d, %s", status, stderr.String())
+	var said bytes.Buffer
+	status = Run(ctx, []string{"-c", c.path("config.yaml"), "image", "import", c.path("disk.img")}, io.Discard, &said)
+	if status != 1 || !strings.Contains(said.String(), "run the same command again to go on") {
+		t.Errorf("interrupted: exit status %d, %s", status, said.String())
 	}
 }
 
