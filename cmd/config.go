@@ -66,9 +66,6 @@ func loadConfig(file string, overrides ...func(*node.Config)) (*settings, error)
 		}
 		v.BindEnv(key)
 	})
-	if len(problems) > 0 {
-		return nil, usageError{s.locate(problems)}
-	}
 	if err := v.UnmarshalExact(&s.Config, decoding); err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
 	}
@@ -78,10 +75,36 @@ func loadConfig(file string, overrides ...func(*node.Config)) (*settings, error)
 	if err := s.Resolve(filepath.Dir(file)); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if err := s.Validate(); err != nil {
-		return nil, usageError{s.locate(err)}
+	var more node.Problems
+	if err := s.Validate(); err != nil && !errors.As(err, &more) {
+		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
+	}
+	unread := slices.Clone(problems)
+	for _, p := range more {
+		if !slices.ContainsFunc(unread, func(u node.Problem) bool { return follows(p, u) }) {
+			problems = append(problems, p)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, usageError{s.locate(problems)}
 	}
 	return s, nil
+}
+
+// follows tells whether problem p may be there only because the key of problem
+// u could not be read: it is the same key, one around or below it, or one
+// that is missing where u is misspelt.
+func follows(p, u node.Problem) bool {
+	if outer(p.Key) == outer(u.Key) && strings.HasPrefix(p.Text, "missing") {
+		return true
+	}
+	return within(p.Key, u.Key) || within(u.Key, p.Key)
+}
+
+// within tells whether a key is another one, or below it.
+func within(key, around string) bool {
+	rest, ok := strings.CutPrefix(key, around)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // envName returns the variable that overrides a key.

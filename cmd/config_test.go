@@ -218,11 +218,15 @@ func TestBadConfig(t *testing.T) {
 // lines.
 func TestAllProblemsAtOnce(t *testing.T) {
 	path := writeConfig(t, `portals: [here]
-log: {level: loud}
+log: {level: loud, colour: yes}
 targets:
 - iqn: nonsense
   luns:
   - {lun: 300, disk: {volume: v}}
+  - {lun: 1, disk: {volume: w, sise: 1GiB}}
+  - {lun: 2, dsik: {volume: x}}
+  - {lun: 3, disk: {volume: y, size: 1GB}}
+  - {lun: 4, cdrom: {}}
 `)
 	_, err := loadConfig(path)
 	if err == nil {
@@ -234,7 +238,11 @@ targets:
 		text, _, _ := strings.Cut(strings.TrimPrefix(line, path+":"+key+": "), ": ")
 		got = append(got, key+" "+text)
 	}
-	want := []string{"1 portals[0]", "2 log.level", "4 targets[0].iqn", "6 targets[0].luns[0].lun", "6 targets[0].luns[0].disk.size"}
+	want := []string{
+		"1 portals[0]", "2 log.colour", "2 log.level", "4 targets[0].iqn",
+		"6 targets[0].luns[0].lun", "6 targets[0].luns[0].disk.size",
+		"7 targets[0].luns[1].disk.sise", "8 targets[0].luns[2].dsik", "9 targets[0].luns[3].disk.size", "10 targets[0].luns[4].cdrom",
+	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q\n%v", got, want, err)
 	}

@@ -150,10 +150,10 @@ func (n *Node) Close(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	if n.served != nil {
-		n.log.Info("stopping: commands in flight may end", "sessions", len(n.server.Sessions()))
-	}
 	if n.server != nil {
+		if sessions := len(n.server.Sessions()); sessions > 0 {
+			n.log.Info("waiting for commands in flight", "sessions", sessions, "deadline", drainTime)
+		}
 		drain, cancel := context.WithTimeout(ctx, drainTime)
 		err := n.server.Shutdown(drain)
 		cancel()

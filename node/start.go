@@ -96,7 +96,7 @@ func (n *Node) build(ctx context.Context, plans []plan) (err error) {
 		}
 		p.stored = &v
 		created = append(created, *p)
-		n.log.Info("volume created", "volume", v.Name, "size", Size(v.Size).Human(), "image", v.Image)
+		n.logCreated(v)
 	}
 	units := map[string]*lun.Map{}
 	for _, t := range n.cfg.Targets {

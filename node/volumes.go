@@ -59,8 +59,16 @@ func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus,
 	if err != nil {
 		return VolumeStatus{}, err
 	}
-	n.log.Info("volume created", "volume", v.Name, "size", Size(v.Size).Human(), "image", v.Image)
+	n.logCreated(v)
 	return n.volumeStatus(v)
+}
+
+func (n *Node) logCreated(v meta.Volume) {
+	attrs := []any{"volume", v.Name, "size", Size(v.Size).Human()}
+	if v.Image != "" {
+		attrs = append(attrs, "image", v.Image)
+	}
+	n.log.Info("volume created", attrs...)
 }
 
 // createVolume makes what a checked plan says: the file first, so that a

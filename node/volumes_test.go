@@ -154,9 +154,9 @@ func second[T any](_ T, err error) error { return err }
 func TestReadStops(t *testing.T) {
 	noLeaks(t)
 	cfg := testConfig(t)
-	disks(&cfg, DiskConfig{Volume: "v", Size: 64 << 20})
+	disks(&cfg, DiskConfig{Volume: "v", Size: 24 << 20})
 	n := start(t, cfg)
-	write(t, n, "v", pattern(64<<20, 0), 0)
+	write(t, n, "v", pattern(24<<20, 0), 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	calls := 0
 	err := n.ReadVolume(ctx, "v", func([]byte, int64) error {
