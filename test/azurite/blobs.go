@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 )
 
 // Client returns a client of the SDK, for tests that look at the store, or
@@ -23,10 +24,14 @@ func (s *Server) CreateContainer(ctx context.Context, name string) error {
 	return err
 }
 
-// Put stores what r holds as a block blob, in place of what was there.
+// Put stores what r holds as a block blob, in place of what was there, a blob
+// of whatever type.
 func (s *Server) Put(ctx context.Context, container, blob string, r io.Reader) error {
 	c, err := s.Client()
 	if err != nil {
+		return err
+	}
+	if _, err := c.DeleteBlob(ctx, container, blob, nil); err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) {
 		return err
 	}
 	_, err = c.UploadStream(ctx, container, blob, r, nil)
@@ -46,33 +51,4 @@ func (s *Server) Get(ctx context.Context, container, blob string, w io.Writer) e
 	defer r.Body.Close()
 	_, err = io.Copy(w, r.Body)
 	return err
-}
-
-// Delete removes a blob.
-func (s *Server) Delete(ctx context.Context, container, blob string) error {
-	c, err := s.Client()
-	if err != nil {
-		return err
-	}
-	_, err = c.DeleteBlob(ctx, container, blob, nil)
-	return err
-}
-
-// List returns the names of all blobs of a container.
-func (s *Server) List(ctx context.Context, container string) ([]string, error) {
-	c, err := s.Client()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for pages := c.NewListBlobsFlatPager(container, nil); pages.More(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, b := range page.Segment.BlobItems {
-			names = append(names, *b.Name)
-		}
-	}
-	return names, nil
 }

@@ -4,7 +4,7 @@
 //
 // Azurite is an npm package; package-lock.json in this folder pins it with
 // everything it needs, and test/run installs it. Here it is only started: the
-// environment variable SKYLUN_TEST_AZURITE_DIR names the folder it was
+// environment variable AZURITE_DIR names the folder it was
 // installed in.
 //
 // Two of its options are always needed: the Go SDK speaks a newer version of

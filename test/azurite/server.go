@@ -19,7 +19,7 @@ const (
 
 // DirVariable names the environment variable that tells where Azurite was
 // installed.
-const DirVariable = "SKYLUN_TEST_AZURITE_DIR"
+const DirVariable = "AZURITE_DIR"
 
 // Server is an Azurite. It keeps its blobs in a folder, so that what was
 // stored is there again after Stop and Restart.

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	for _, name := range os.Environ() {
 		// What the server would take for an override of its configuration.
-		if name, _, _ := strings.Cut(name, "="); strings.HasPrefix(name, "AZURE_") || strings.HasPrefix(name, "SKYLUN_") && name != azurite.DirVariable {
+		if name, _, _ := strings.Cut(name, "="); strings.HasPrefix(name, "AZURE_") || strings.HasPrefix(name, "SKYLUN_") {
 			os.Unsetenv(name)
 		}
 	}

@@ -35,10 +35,10 @@ func TestStoreGone(t *testing.T) {
 		if d := time.Since(begin); d > 40*time.Second {
 			t.Errorf("the error took %v", d)
 		}
-		if key := senseOf(t, s.url(0), 62<<20); key != "MEDIUM_ERROR" && key != "HARDWARE_ERROR" {
+		if key := senseOf(t, s.url(0), 62<<20); key != mediumError && key != hardwareError {
 			t.Errorf("a block that nobody has ends with sense key %s", key)
 		}
-		if log := s.logged(); !strings.Contains(log, "pattern") || !strings.Contains(log, "unavailable") && !strings.Contains(log, "not be reached") {
+		if log := s.logged(); !strings.Contains(log, "pattern") || !strings.Contains(log, "unavailable") && !strings.Contains(log, "not found in") {
 			t.Errorf("no log line says that the store is gone:\n%s", tail(log))
 		}
 		qemuIO(t, s.url(0), "read -P 0x41 1M 1M") // and still
@@ -95,7 +95,7 @@ func TestBlobChanges(t *testing.T) {
 				t.Errorf("at %d MiB the new blob's content showed up", mib)
 			}
 		}
-		if key := senseOf(t, s.url(0), 63<<20); key != "MEDIUM_ERROR" {
+		if key := senseOf(t, s.url(0), 63<<20); key != mediumError {
 			t.Errorf("a block of the changed blob ends with sense key %s", key)
 		}
 		if log := s.logged(); !strings.Contains(log, "changed") {

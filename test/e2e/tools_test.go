@@ -84,10 +84,16 @@ func failedIO(output string) bool {
 	return strings.Contains(output, "Pattern verification failed") || strings.Contains(output, "failed: ")
 }
 
-var senseLine = regexp.MustCompile(`SENSE KEY:(\w+)`)
+var senseLine = regexp.MustCompile(`SENSE KEY:\S*\((\d+)\)`)
 
-// senseOf reads a block that cannot be read, and returns the name of the
-// sense key that comes back: MEDIUM_ERROR, say.
+// Sense keys, SPC-4 4.5.6.
+const (
+	mediumError   = "3"
+	hardwareError = "4"
+)
+
+// senseOf reads a block that cannot be read, and returns the sense key that
+// comes back.
 func senseOf(t *testing.T, url string, off int64) string {
 	t.Helper()
 	o := tryQemuIO(t, url, fmt.Sprintf("read %d 4k", off))
