@@ -39,11 +39,11 @@ func findCredential(cfg Config, loc location, log *slog.Logger) (credential, err
 		return credential{}, &fault{ErrConfig, c.from + ": " + fmt.Sprintf(format, args...)}
 	}
 	switch {
-	case c.key != "" && c.account != loc.account:
+	case !c.key.empty() && c.account != loc.account:
 		return bad("is for the account %q, blobstore.url names the account %q: use the one that belongs to the other", c.account, loc.account)
-	case c.key == "" && c.sas == "" && !loc.secure:
+	case c.key.empty() && c.sas.empty() && !loc.secure:
 		return bad("an identity is sent over https only: use an https URL, an account key or a SAS token")
-	case c.sas != "" && !strings.Contains(string(c.sas), "sig="):
+	case !c.sas.empty() && !strings.Contains(c.sas.reveal(), "sig="):
 		return bad("holds no SAS token: it has no sig=")
 	}
 	return c, nil
@@ -65,27 +65,27 @@ func lookupCredential(cfg Config, loc location, log *slog.Logger) (credential, e
 		return credential{sas: trimSAS(s), from: "blobstore.sas_token_file: " + cfg.SASTokenFile}, err
 	}
 	if s := os.Getenv("AZURE_STORAGE_CONNECTION_STRING"); s != "" {
-		return parseConnectionString("AZURE_STORAGE_CONNECTION_STRING", secret(s))
+		return parseConnectionString("AZURE_STORAGE_CONNECTION_STRING", newSecret(s))
 	}
 	if s := os.Getenv("AZURE_STORAGE_KEY"); s != "" {
 		account := os.Getenv("AZURE_STORAGE_ACCOUNT")
 		if account == "" {
 			account = loc.account
 		}
-		return credential{account: account, key: secret(s), from: "AZURE_STORAGE_KEY"}, nil
+		return credential{account: account, key: newSecret(s), from: "AZURE_STORAGE_KEY"}, nil
 	}
 	if s := os.Getenv("AZURE_STORAGE_SAS_TOKEN"); s != "" {
-		return credential{sas: trimSAS(secret(s)), from: "AZURE_STORAGE_SAS_TOKEN"}, nil
+		return credential{sas: trimSAS(newSecret(s)), from: "AZURE_STORAGE_SAS_TOKEN"}, nil
 	}
 	return credential{from: "the identity of this machine"}, nil
 }
 
-func trimSAS(s secret) secret { return secret(strings.TrimPrefix(string(s), "?")) }
+func trimSAS(s secret) secret { return newSecret(strings.TrimPrefix(s.reveal(), "?")) }
 
 // readSecret reads a file that holds one secret.
 func readSecret(key, path string, log *slog.Logger) (secret, error) {
 	bad := func(format string, args ...any) (secret, error) {
-		return "", &fault{ErrConfig, fmt.Sprintf("blobstore.%s: ", key) + fmt.Sprintf(format, args...)}
+		return secret{}, &fault{ErrConfig, fmt.Sprintf("blobstore.%s: ", key) + fmt.Sprintf(format, args...)}
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -101,33 +101,33 @@ func readSecret(key, path string, log *slog.Logger) (secret, error) {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o004 != 0 {
 		log.Warn("everybody on this machine can read a secret: chmod o-r it", "file", path)
 	}
-	return secret(s), nil
+	return newSecret(s), nil
 }
 
 // parseConnectionString takes the key or the SAS token out of a connection
 // string: "Name=value;...". Where to connect to says the URL alone.
 func parseConnectionString(from string, s secret) (credential, error) {
 	c := credential{from: from}
-	for part := range strings.SplitSeq(strings.TrimSpace(string(s)), ";") {
+	for part := range strings.SplitSeq(strings.TrimSpace(s.reveal()), ";") {
 		name, value, _ := strings.Cut(part, "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "accountname":
 			c.account = value
 		case "accountkey":
-			c.key = secret(value)
+			c.key = newSecret(value)
 		case "sharedaccesssignature":
-			c.sas = trimSAS(secret(value))
+			c.sas = trimSAS(newSecret(value))
 		case "usedevelopmentstorage":
 			if strings.EqualFold(value, "true") {
-				c.account, c.key = emulatorAccount, emulatorKey
+				c.account, c.key = emulatorAccount, newSecret(emulatorKey)
 			}
 		}
 	}
 	switch {
-	case c.key != "" && c.account != "":
-		c.sas = ""
-	case c.sas != "":
-		c.key = ""
+	case !c.key.empty() && c.account != "":
+		c.sas = secret{}
+	case !c.sas.empty():
+		c.key = secret{}
 	default:
 		return credential{}, &fault{ErrConfig, from + ": is no connection string: it has neither AccountName and AccountKey nor SharedAccessSignature"}
 	}
@@ -137,9 +137,9 @@ func parseConnectionString(from string, s secret) (credential, error) {
 // hint says what to do when the store refuses c.
 func (c credential) hint() string {
 	switch {
-	case c.key != "":
+	case !c.key.empty():
 		return "check that " + c.from + " belongs to the account, that its network rules admit this machine, and this machine's clock"
-	case c.sas != "":
+	case !c.sas.empty():
 		return "check that " + c.from + " has not expired and permits read and list, and for imports also add, create, write and delete"
 	}
 	return "give the identity of this machine the role Storage Blob Data Reader, and for imports Storage Blob Data Contributor"
@@ -149,14 +149,14 @@ func (c credential) hint() string {
 func newClient(loc location, c credential, opts *container.ClientOptions) (*container.Client, error) {
 	url := loc.endpoint + "/" + loc.container
 	switch {
-	case c.key != "":
-		shared, err := container.NewSharedKeyCredential(c.account, string(c.key))
+	case !c.key.empty():
+		shared, err := container.NewSharedKeyCredential(c.account, c.key.reveal())
 		if err != nil {
 			return nil, &fault{ErrConfig, c.from + ": holds no account key: it is not base64"}
 		}
 		return container.NewClientWithSharedKeyCredential(url, shared, opts)
-	case c.sas != "":
-		return container.NewClientWithNoCredential(url+"?"+string(c.sas), opts)
+	case !c.sas.empty():
+		return container.NewClientWithNoCredential(url+"?"+c.sas.reveal(), opts)
 	}
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // anything again.
 const (
 	backoffMin = 50 * time.Millisecond
-	backoffMax = 5 * time.Second
+	backoffMax = 2 * time.Second
 )
 
 // failure is how one try ended.
