@@ -43,6 +43,10 @@ continued by the same command; until it is complete nobody sees the image.`,
 					return err
 				}
 				return e.print(images, func(t *table) {
+					if len(images) == 0 {
+						t.row("no images in " + s.URL())
+						return
+					}
 					t.row("NAME", "SIZE", "FORMAT", "MODIFIED")
 					for _, m := range images {
 						t.row(m.Name, node.Size(m.Size).Human(), m.Format, m.Modified.Local().Format(time.DateTime))

@@ -18,6 +18,10 @@ func newLUN(e *env) *cobra.Command {
 					return err
 				}
 				return e.print(luns, func(t *table) {
+					if len(luns) == 0 {
+						t.row("no units: the configuration names no disk, or serve did not create it yet")
+						return
+					}
 					t.row("TARGET", "LUN", "TYPE", "VOLUME", "SIZE", "IMAGE")
 					for _, l := range luns {
 						image := l.Image

@@ -9,13 +9,13 @@ import (
 	"skylun/node"
 )
 
-// quietLogger returns the logger of commands that are not a server: their
-// result is their output, so nothing below a warning is logged unless asked
-// for.
+// quietLogger returns the logger of commands that are not a server. What they
+// have to say is their output and their error, so only errors are logged
+// unless more is asked for.
 func (e *env) quietLogger(s *settings) *slog.Logger {
 	c := s.Log
-	if e.logLevel == "" && (c.Level == "debug" || c.Level == "info") {
-		c.Level = "warn"
+	if e.logLevel == "" {
+		c.Level = "error"
 	}
 	return newLogger(e.stderr, c)
 }

@@ -45,6 +45,10 @@ func newVolume(e *env) *cobra.Command {
 					return err
 				}
 				return e.print(volumes, func(t *table) {
+					if len(volumes) == 0 {
+						t.row("no volumes in " + a.settings.DataDir)
+						return
+					}
 					t.row("NAME", "SIZE", "WRITTEN", "IMAGE", "TARGET", "LUN")
 					for _, v := range volumes {
 						image, iqn, lun := place(v)
@@ -143,13 +147,31 @@ func (e *env) printVolume(v node.VolumeStatus) error {
 	})
 }
 
+// warnOfSessions says when somebody could write to a volume while it is read.
+func (e *env) warnOfSessions(ctx context.Context, a *access, v node.VolumeStatus) error {
+	if v.LUN == nil || !a.running {
+		return nil
+	}
+	s, err := a.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range s.Targets {
+		if t.IQN == v.LUN.IQN && len(t.Sessions) > 0 {
+			fmt.Fprintf(e.stderr, "skylun: %s is logged in to %s: what it writes to volume %s meanwhile may be in the file in part\n", t.Sessions[0].Initiator, t.IQN, v.Name)
+			break
+		}
+	}
+	return nil
+}
+
 func (e *env) export(ctx context.Context, a *access, name, path string, force bool) error {
 	v, err := a.Volume(ctx, name)
 	if err != nil {
 		return err
 	}
-	if a.running && v.LUN != nil {
-		fmt.Fprintf(e.stderr, "skylun: volume %s is lun %d of %s; what initiators write meanwhile may be in the file in part\n", name, v.LUN.LUN, v.LUN.IQN)
+	if err := e.warnOfSessions(ctx, a, v); err != nil {
+		return err
 	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {

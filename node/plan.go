@@ -178,6 +178,9 @@ func (n *Node) checkImage(p *plan, now found) error {
 	case errors.Is(now.err, blobstore.ErrNotFound), errors.Is(now.err, blobstore.ErrFormat):
 		err = fmt.Errorf("image %s, which volume %s was made of (%s), is not in the store %s any more; put the same content back, or remove the volume", v.Image, v.Name, made, n.store.URL())
 	default:
+		if errors.Is(now.err, context.DeadlineExceeded) {
+			now.err = fmt.Errorf("no answer within %v", rememberedTime)
+		}
 		n.log.Warn("the store does not answer: reads of what is not local fail until it does", "volume", v.Name, "image", v.Image, "err", now.err)
 		return nil
 	}
