@@ -73,21 +73,22 @@ func Open(path string, opt Options) (*DB, error) {
 	return d, nil
 }
 
-func open(path string, readOnly bool) (*bbolt.DB, error) {
-	_, statErr := os.Stat(path)
-	created := errors.Is(statErr, os.ErrNotExist)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:        lockTimeout,
-		ReadOnly:       readOnly,
-		NoFreelistSync: true, // the free list is rebuilt at open: one page less in every commit
-		FreelistType:   bbolt.FreelistMapType,
-	})
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, ErrLocked
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
-	case err != nil:
+func open(path string, readOnly bool) (_ *bbolt.DB, err error) {
+	st, err := os.Stat(path)
+	created := errors.Is(err, os.ErrNotExist)
+	if created && !readOnly {
+		defer func() {
+			if err != nil && !errors.Is(err, ErrLocked) {
+				os.Remove(path) // on a full disk half a file would be left
+			}
+		}()
+	} else if err == nil && st.Size() > 0 {
+		if err := checkLength(path, st.Size()); err != nil {
+			return nil, err
+		}
+	}
+	db, err := openBolt(path, readOnly)
+	if err != nil {
 		return nil, err
 	}
 	if readOnly {
@@ -103,6 +104,39 @@ func open(path string, readOnly bool) (*bbolt.DB, error) {
 		return nil, err
 	}
 	return db, nil
+}
+
+func openBolt(path string, readOnly bool) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        lockTimeout,
+		ReadOnly:       readOnly,
+		NoFreelistSync: true, // the free list is rebuilt at open: one page less in every commit
+		FreelistType:   bbolt.FreelistMapType,
+	})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, ErrLocked
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	return db, err
+}
+
+// checkLength tells whether all pages that the file refers to are in it.
+// Opened for writing, bbolt reads them in memory that the file is mapped to:
+// a page that is not there ends the process.
+func checkLength(path string, size int64) error {
+	db, err := openBolt(path, true)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > size {
+			return fmt.Errorf("%w: cut short, %d of %d bytes are there", ErrCorrupt, size, tx.Size())
+		}
+		return nil
+	})
 }
 
 // initialise creates the schema in an empty file and checks that of any other.

@@ -244,6 +244,13 @@ func TestOpenRefuses(t *testing.T) {
 				return tx.Bucket(bucketNode).Put(keyVersion, binary.BigEndian.AppendUint32(nil, Version+1))
 			})
 		}, ErrVersion},
+		{"cut short", func(path string) error {
+			db, err := Open(path, Options{})
+			if err != nil {
+				return err
+			}
+			return errors.Join(db.Close(), os.Truncate(path, 8192))
+		}, ErrCorrupt},
 		{"something else", func(path string) error {
 			return os.WriteFile(path, []byte(strings.Repeat("no bbolt file ", 2000)), 0o600)
 		}, ErrCorrupt},
@@ -256,6 +263,9 @@ func TestOpenRefuses(t *testing.T) {
 			_, err := Open(path, Options{})
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("Open: %v, want %v that names %s", err, c.want, path)
+			}
+			if _, err := CheckFile(path); !errors.Is(err, c.want) {
+				t.Errorf("CheckFile: %v, want %v", err, c.want)
 			}
 		})
 	}
