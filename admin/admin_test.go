@@ -179,6 +179,47 @@ func TestReadVolume(t *testing.T) {
 	}
 }
 
+// TestCloseDrops closes a server while a call goes on.
+func TestCloseDrops(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	api := &slow{begun: make(chan struct{})}
+	s, err := Listen(path, api, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	done := make(chan error)
+	go func() {
+		_, err := c.Volumes(context.Background())
+		done <- err
+	}()
+	<-api.begun
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ended); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("a call that was dropped succeeded")
+	}
+}
+
+// slow is an API whose calls end with their context.
+type slow struct {
+	API
+	begun chan struct{}
+}
+
+func (s *slow) Volumes(ctx context.Context) ([]node.VolumeStatus, error) {
+	close(s.begun)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func TestBadRequests(t *testing.T) {
 	_, path := serve(t, &fake{})
 	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -98,12 +98,12 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// Close answers what was asked before, until ctx ends, and removes the
-// socket.
+// Close answers what was asked before, drops what is not answered when ctx
+// ends, and removes the socket.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(err, s.http.Close())
+	if err != nil && ctx.Err() != nil {
+		err = s.http.Close()
 	}
 	if e := <-s.done; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)

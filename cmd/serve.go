@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,8 +53,13 @@ func (e *env) serve(ctx context.Context) error {
 		case <-n.Served():
 		}
 	}
-	return errors.Join(err, api.Close(stop), n.Close(stop))
+	calls, cancel := context.WithTimeout(stop, apiDrainTime)
+	defer cancel()
+	return errors.Join(err, api.Close(calls), n.Close(stop))
 }
+
+// apiDrainTime is how long calls of the API may go on when the node stops.
+const apiDrainTime = 2 * time.Second
 
 // attach is how to use what a node exports.
 type attach struct {
