@@ -29,14 +29,11 @@ func TestStoreGone(t *testing.T) {
 		st.leave()
 		qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "read -P 0x99 40M 1M", "write -P 0x9a 50M 64k", "flush", "read -P 0x9a 50M 64k")
 		begin := time.Now()
-		if o := tryQemuIO(t, s.url(0), "read -P 0x7f 63M 4k"); !failedIO(o.stdout + o.stderr) {
-			t.Errorf("a block that nobody has was read:\n%s%s", o.stdout, o.stderr)
+		if key := senseOf(t, s.url(0), 63<<20); key != mediumError && key != hardwareError {
+			t.Errorf("a block that nobody has ends with sense key %s", key)
 		}
 		if d := time.Since(begin); d > 40*time.Second {
 			t.Errorf("the error took %v", d)
-		}
-		if key := senseOf(t, s.url(0), 62<<20); key != mediumError && key != hardwareError {
-			t.Errorf("a block that nobody has ends with sense key %s", key)
 		}
 		if log := s.logged(); !strings.Contains(log, "pattern") || !strings.Contains(log, "unavailable") && !strings.Contains(log, "not found in") {
 			t.Errorf("no log line says that the store is gone:\n%s", tail(log))
@@ -52,24 +49,21 @@ func TestStoreGone(t *testing.T) {
 	t.Run("azurite", func(t *testing.T) { outage(t, newOwnAzureStore(t)) })
 }
 
-// A server whose store is gone when it starts serves what it has.
+// A server whose store does not answer when it starts serves what it has.
 func TestStartWithoutStore(t *testing.T) {
-	start := func(t *testing.T, st store) {
-		s := newServer(t, st, "volume: disk, image: pattern")
-		s.cli("image", "import", patternImage(t, 8, 0x40), "pattern")
-		s.start()
-		qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "write -P 0x99 4M 1M", "flush")
-		s.stop()
-		st.leave()
-		s.start()
-		qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "read -P 0x99 4M 1M")
-		st.comeBack()
-		qemuIO(t, s.url(0), "read -P 0x47 7M 1M")
-		s.stop()
-		s.check()
-	}
-	t.Run("file", func(t *testing.T) { start(t, newFileStore(t)) })
-	t.Run("azurite", func(t *testing.T) { start(t, newOwnAzureStore(t)) })
+	st := newOwnAzureStore(t)
+	s := newServer(t, st, "volume: disk, image: pattern")
+	s.cli("image", "import", patternImage(t, 8, 0x40), "pattern")
+	s.start()
+	qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "write -P 0x99 4M 1M", "flush")
+	s.stop()
+	st.leave()
+	s.start()
+	qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "read -P 0x99 4M 1M")
+	st.comeBack()
+	qemuIO(t, s.url(0), "read -P 0x47 7M 1M")
+	s.stop()
+	s.check()
 }
 
 // A blob that changes under the server is not mixed into a disk: what was read

@@ -92,14 +92,14 @@ const (
 	hardwareError = "4"
 )
 
-// senseOf reads a block that cannot be read, and returns the sense key that
-// comes back.
+// senseOf reads a block that must not be readable, and returns the sense key
+// that comes back.
 func senseOf(t *testing.T, url string, off int64) string {
 	t.Helper()
 	o := tryQemuIO(t, url, fmt.Sprintf("read %d 4k", off))
 	m := senseLine.FindStringSubmatch(o.stderr)
-	if m == nil {
-		t.Errorf("qemu-io shows no sense key:\n%s%s", o.stdout, o.stderr)
+	if m == nil || !failedIO(o.stdout+o.stderr) {
+		t.Errorf("qemu-io shows no error with a sense key:\n%s%s", o.stdout, o.stderr)
 		return ""
 	}
 	return m[1]
