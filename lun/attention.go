@@ -61,6 +61,16 @@ func (s *server) raiseOthers(n *Nexus, code scsi.SCSISubError) {
 	}
 }
 
+// Reset implements Resetter.
+func (s *server) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release(s.holder)
+	for _, st := range s.nexuses {
+		s.push(st, ascBusDeviceReset)
+	}
+}
+
 // clear takes a unit attention from n's queue.
 func (s *server) clear(n *Nexus, code scsi.SCSISubError) {
 	s.mu.Lock()
@@ -73,8 +83,12 @@ func (s *server) clear(n *Nexus, code scsi.SCSISubError) {
 	}
 }
 
-// push appends to a queue. s.mu is held.
+// push appends to a queue. Whoever is still to hear of a power on, need not
+// hear of a reset. s.mu is held.
 func (s *server) push(st *nexusState, code scsi.SCSISubError) {
+	if code == ascBusDeviceReset && slices.Contains(st.attentions, scsi.ASC_POWERON_RESET) {
+		return
+	}
 	if !slices.Contains(st.attentions, code) {
 		st.attentions = append(st.attentions, code)
 		s.gate.Add(1)

@@ -1,6 +1,7 @@
 package lun
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/scsi"
@@ -91,5 +92,46 @@ func TestReserve(t *testing.T) {
 	wantEnding(t, send(t, d, a, "16 0100 0000 00", nil), "02 5/24/00")
 	if g := d.gate.Load(); g != 0 {
 		t.Errorf("gate %d with nothing pending", g)
+	}
+}
+
+// TestReset checks what a logical unit reset does to a unit, SAM-5 6.3.3.
+func TestReset(t *testing.T) {
+	m := NewMap()
+	d := newTestDisk(quick{newMemory(1 << 20)})
+	if err := m.Add(3, d); err != nil {
+		t.Fatal(err)
+	}
+	a, b := testNexus(), testNexus()
+	m.AttachNexus(a)
+	wantEnding(t, send(t, d, a, testUnitReady, nil), "02 6/29/00")
+	m.AttachNexus(b)
+	for _, c := range []struct {
+		reset func() bool
+		other []string // what the other nexus hears
+	}{
+		{func() bool { return m.Reset(3) }, []string{"02 6/29/00", "02 6/2a/01"}},
+		{func() bool { m.ResetAll(); return true }, []string{"02 6/2a/01", "02 6/29/03"}},
+	} {
+		wantEnding(t, send(t, d, a, "16 0000 0000 00", nil), "00")
+		wantEnding(t, send(t, d, a, "55 10 0000000000 0028 00", unhex(t, "0000000000000000 08 12 00 00000000000000000000000000000000 00 0a 0a 06 10 0800000000000000")), "00")
+		if !c.reset() {
+			t.Fatal("there is no unit")
+		}
+		if d.writeThrough.Load() || d.descriptorSense.Load() || d.protected.Load() || d.reserved {
+			t.Error("something is left")
+		}
+		wantEnding(t, send(t, d, a, testUnitReady, nil), "02 6/29/03")
+		wantEnding(t, send(t, d, a, testUnitReady, nil), "00")
+		var heard []string
+		for d.gate.Load() > 0 {
+			heard = append(heard, ending(send(t, d, b, testUnitReady, nil)))
+		}
+		if !slices.Equal(heard, c.other) {
+			t.Errorf("the other nexus heard %q, want %q", heard, c.other)
+		}
+	}
+	if m.Reset(4) {
+		t.Error("reset a unit that is not there")
 	}
 }

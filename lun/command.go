@@ -43,9 +43,9 @@ type Command struct {
 // MaxSense is the most sense data a unit returns, in bytes.
 const MaxSense = 64
 
-// BufferPool hands out Data-In buffers. The transport takes the buffer back
-// after it has sent Command.In; a buffer that does not become Command.In is
-// left to the garbage collector.
+// BufferPool hands out Data-In buffers for one command. They are the
+// transport's again when the command's answer has been sent; those that did
+// not become Command.In, when the command has ended.
 type BufferPool interface {
 	// Get returns n bytes of unspecified content, n > 0.
 	Get(n int) []byte
@@ -71,6 +71,15 @@ type Unit interface {
 	// went: what the unit kept for it is gone. Both may be repeated.
 	Attach(n *Nexus)
 	Detach(n *Nexus)
+}
+
+// Resetter is a Unit with state that a logical unit reset ends. Map.Reset
+// finds it.
+type Resetter interface {
+	// Reset ends reservations and changes of mode parameters, and makes a
+	// unit attention pending for every nexus, SAM-5 6.3.3. The commands of
+	// the unit have been aborted before.
+	Reset()
 }
 
 // Nexus is an I_T nexus (SAM-5 4.8): one iSCSI session. Units tell nexuses
@@ -133,11 +142,10 @@ func (c *Command) extent() (lba uint64, blocks uint32) {
 	return lba, blocks
 }
 
-// lengthField returns where the CDB has the length that extent returns.
+// lengthField returns where the CDB has the length that extent returns, for
+// the CDBs in which it can be too large.
 func (c *Command) lengthField() int {
 	switch c.CDB[0] >> 5 {
-	case 0:
-		return 4
 	case 4:
 		return 10
 	case 5:

@@ -30,7 +30,10 @@ type Disk struct {
 	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
-var _ Unit = (*Disk)(nil)
+var (
+	_ Unit     = (*Disk)(nil)
+	_ Resetter = (*Disk)(nil)
+)
 
 // logicalBlock is the logical block length in bytes. Not all initiators accept
 // another one.

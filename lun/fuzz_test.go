@@ -26,7 +26,7 @@ type hostile struct {
 	nexus [2]*Nexus
 }
 
-const hostileSize = 64 << 10
+const hostileSize = 16 << 10
 
 func newHostile(t testing.TB, readOnly bool) *hostile {
 	h := &hostile{m: newMemory(hostileSize), units: NewMap()}
@@ -107,7 +107,7 @@ func TestRandomCommands(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(s, 0))
 	for _, readOnly := range []bool{false, true} {
 		h := newHostile(t, readOnly)
-		for range 20000 {
+		for range 10000 {
 			op := &h.d.ops.rows[rnd.IntN(len(h.d.ops.rows))]
 			cdb := make([]byte, rnd.IntN(261))
 			if rnd.IntN(8) > 0 {

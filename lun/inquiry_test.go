@@ -164,20 +164,20 @@ func TestLimitsAgree(t *testing.T) {
 		name      string
 		got, want uint64
 	}{
-		{"WSNZ", uint64(b0[0]), 0},
+		{"WSNZ", uint64(b0[0]), 1},
 		{"optimal transfer granularity", uint64(be.Uint16(b0[2:])), 8},
 		{"maximum transfer", uint64(be.Uint32(b0[4:])), 16384},
 		{"maximum unmap", uint64(be.Uint32(b0[16:])), 1 << 20},
 		{"maximum unmap descriptors", uint64(be.Uint32(b0[20:])), 256},
 		{"unmap granularity", uint64(be.Uint32(b0[24:])), 8},
 		{"unmap alignment", uint64(be.Uint32(b0[28:])), 1 << 31},
-		{"maximum write same", be.Uint64(b0[32:]), 131072},
+		{"maximum write same", be.Uint64(b0[32:]), 32768},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s %d, want %d", c.name, c.got, c.want)
 		}
 	}
-	if b1 := vpd(t, d, nil, 0xb1); len(b1) != 0x3c || be.Uint16(b1) != 1 {
+	if b1 := vpd(t, d, nil, 0xb1); len(b1) != 0x3c || be.Uint16(b1) != 1 || b1[4] != 1 {
 		t.Errorf("Block Device Characteristics % x", b1)
 	}
 	if b2 := vpd(t, d, nil, 0xb2); !bytes.Equal(b2, []byte{0, 0xe4, 2, 0}) {

@@ -10,15 +10,16 @@ const (
 	granularityBlocks  = 1 << physicalExponent   // a block of the layers below, for transfers and for UNMAP
 	maxUnmapBlocks     = 1 << 20                 // in one UNMAP command
 	maxUnmapRanges     = 256                     // in one UNMAP command
-	maxWriteSameBlocks = 64 << 20 / logicalBlock // bounds how long a pattern is written
+	maxWriteSameBlocks = 16 << 20 / logicalBlock // bounds how long a pattern is written
 )
 
-// blockLimits is the Block Limits page, SBC-3 6.5.3. WSNZ is zero: WRITE SAME
-// takes a length of zero.
+// blockLimits is the Block Limits page, SBC-3 6.5.3. With WSNZ, WRITE SAME of
+// length zero is refused: to the end of the medium would be more than the
+// maximum on any disk worth having.
 var blockLimits = vpdPage{0xb0, func(*Nexus) []byte {
 	d := make([]byte, 0x3c)
 	p := d[:0]
-	p = append(p, 0, 0) // WSNZ, MAXIMUM COMPARE AND WRITE LENGTH
+	p = append(p, 0x01, 0) // WSNZ, MAXIMUM COMPARE AND WRITE LENGTH
 	p = binary.BigEndian.AppendUint16(p, granularityBlocks)
 	p = binary.BigEndian.AppendUint32(p, maxTransferBlocks)
 	p = binary.BigEndian.AppendUint32(p, optimalBlocks)
@@ -35,6 +36,7 @@ var blockLimits = vpdPage{0xb0, func(*Nexus) []byte {
 var blockCharacteristics = vpdPage{0xb1, func(*Nexus) []byte {
 	d := make([]byte, 0x3c)
 	binary.BigEndian.PutUint16(d, 1) // MEDIUM ROTATION RATE: non-rotating
+	d[4] = 0x01                      // VBULS: VERIFY compares unmapped blocks, as zeros
 	return d
 }}
 

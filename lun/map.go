@@ -155,6 +155,24 @@ func (m *Map) DetachNexus(n *Nexus) {
 	}
 }
 
+// Reset resets the unit of that number, as LOGICAL UNIT RESET asks (SAM-5 7.7),
+// and tells whether there is one.
+func (m *Map) Reset(lun uint16) bool {
+	u := m.current.Load().units[lun]
+	if r, ok := u.(Resetter); ok {
+		r.Reset()
+	}
+	return u != nil
+}
+
+// ResetAll resets all units, as the TARGET RESET functions of RFC 7143 11.5.1
+// ask.
+func (m *Map) ResetAll() {
+	for lun := range m.current.Load().units {
+		m.Reset(lun)
+	}
+}
+
 // inventory returns the map n is attached to, nil if it never was.
 func (n *Nexus) inventory() *Map {
 	if n == nil {

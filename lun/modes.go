@@ -270,3 +270,11 @@ func (d *Disk) apply(page []byte) bool {
 	}
 	return false
 }
+
+// Reset implements Resetter.
+func (d *Disk) Reset() {
+	d.writeThrough.Store(false)
+	d.descriptorSense.Store(false)
+	d.protected.Store(d.readOnly)
+	d.server.Reset()
+}

@@ -48,6 +48,9 @@ func (d *Disk) unmap(ctx context.Context, c *Command) error {
 		}
 	}
 	for ; len(ranges) > 0; ranges = ranges[descriptor:] {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if lba, blocks := unmapRange(ranges); blocks > 0 {
 			if err := d.discard(ctx, int64(lba)*logicalBlock, int64(blocks)*logicalBlock); err != nil {
 				return err

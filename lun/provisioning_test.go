@@ -112,8 +112,8 @@ func TestWriteSame(t *testing.T) {
 		{name: "ones, unmap", cdb: "93 08 0000000000000003 00000002 00 00", out: ones, want: "00", calls: []string{"write 1536+1024"}, moved: 512, filled: [2]int{3, 5}},
 		{name: "pieces", cdb: "93 00 0000000000000001 00001000 00 00", out: ones, want: "00", moved: 512, filled: [2]int{1, 4097},
 			calls: []string{"write 512+1048064", "write 1048576+1048576", "write 2097152+512"}},
-		{name: "to the end", cdb: "41 00 00001ffe 00 0000 00", out: ones, want: "00", calls: []string{"write 4193280+1024"}, moved: 512, filled: [2]int{8190, 8192}},
-		{name: "all", cdb: "93 08 0000000000000000 00000000 00 00", out: zero, want: "00", calls: []string{"discard 0+4194304"}, moved: 512},
+		{name: "the end", cdb: "41 00 00001ffe 00 0002 00", out: ones, want: "00", calls: []string{"write 4193280+1024"}, moved: 512, filled: [2]int{8190, 8192}},
+		{name: "length zero", cdb: "93 08 0000000000000000 00000000 00 00", out: zero, want: "02 5/24/00"},
 		{name: "NDOB", cdb: "93 09 0000000000000003 00000002 00 00", want: "00", calls: []string{"discard 1536+1024"}},
 		{name: "NDOB without unmap", cdb: "93 01 0000000000000003 00000002 00 00", want: "00", calls: []string{"discard 1536+1024"}},
 		{name: "NDOB in 10 bytes", cdb: "41 01 00000003 00 0002 00", want: "02 5/24/00"},
@@ -142,8 +142,7 @@ func TestWriteSame(t *testing.T) {
 		})
 	}
 	big := newTestDisk(sized{newMemory(0), 1 << 40})
-	wantEnding(t, send(t, big, nil, "93 08 0000000000000000 00020001 00 00", zero), "02 5/24/00")
-	wantEnding(t, send(t, big, nil, "93 08 0000000000000000 00000000 00 00", zero), "02 5/24/00") // to the end is more than the maximum
+	wantEnding(t, send(t, big, nil, "93 08 0000000000000000 00008001 00 00", zero), "02 5/24/00")
 }
 
 // TestGetLBAStatus checks SBC-3 5.4.

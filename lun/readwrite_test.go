@@ -104,8 +104,8 @@ func TestExtents(t *testing.T) {
 				cmd := &Command{CDB: extentCDB(code, 0, c.lba, c.blocks), InLimit: 4 << 20, Out: make([]byte, c.blocks*logicalBlock)}
 				if code == 0x41 || code == 0x93 {
 					cmd.Out = cmd.Out[:min(logicalBlock, len(cmd.Out))]
-					if c.blocks == 0 {
-						cmd.Out = make([]byte, logicalBlock)
+					if c.blocks == 0 && c.want == "00" {
+						continue // WSNZ
 					}
 				}
 				wantEnding(t, exec(t, d, cmd), c.want)

@@ -10,7 +10,7 @@ import (
 // vacancy answers for logical unit numbers that have no unit: with INQUIRY
 // data that say so, with the inventory, and with LOGICAL UNIT NOT SUPPORTED to
 // everything else (SAM-5 5.11). The well known logical unit is made of the
-// same stuff. Neither keeps anything for a nexus.
+// same stuff. No nexus is ever attached to either.
 type vacancy struct{ server }
 
 var _ Unit = (*vacancy)(nil)
@@ -51,9 +51,3 @@ func makeVacancy(peripheral byte) *vacancy {
 	v.pages = []vpdPage{v.supportedPages()}
 	return v
 }
-
-// Attach implements Unit.
-func (*vacancy) Attach(*Nexus) {}
-
-// Detach implements Unit.
-func (*vacancy) Detach(*Nexus) {}

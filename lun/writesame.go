@@ -17,7 +17,7 @@ const patternPiece = 1 << 20
 //	UNMAP = 1           discard           write: LBPRZ is one, so the blocks
 //	                                      could not be unmapped and read as that
 //
-// A length of zero means to the last logical block.
+// A length of zero is refused, because WSNZ is one.
 func (d *Disk) writeSame(ctx context.Context, c *Command) error {
 	const (
 		ndob   = 0x01
@@ -41,10 +41,7 @@ func (d *Disk) writeSame(ctx context.Context, c *Command) error {
 	if err != nil {
 		return err
 	}
-	if n == 0 {
-		n = int64(d.capacity())*logicalBlock - off
-	}
-	if n > maxWriteSameBlocks*logicalBlock {
+	if n == 0 || n > maxWriteSameBlocks*logicalBlock {
 		return invalidField(c.lengthField(), -1)
 	}
 	if c.CDB[1]&ndob != 0 {
@@ -65,6 +62,9 @@ func (d *Disk) fill(ctx context.Context, pattern []byte, off, n int64) error {
 	start := off
 	pieces := bytes.Repeat(pattern, int(min(n, patternPiece)/logicalBlock))
 	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		// The first piece ends where the others are aligned.
 		piece := pieces[:min(n, int64(len(pieces)), patternPiece-off%patternPiece)]
 		if err := d.store(ctx, piece, off, false); err != nil {
