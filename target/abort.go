@@ -1,15 +1,16 @@
 package target
 
 import (
+	"strings"
 	"sync/atomic"
 
 	"skylun/lun"
 	"skylun/target/pdu"
 )
 
-// stop is a task management request that waits for the tasks it has stopped,
+// abort is a task management request that waits for the tasks it has stopped,
 // RFC 7143 11.5. It is answered when none of them can have any further effect.
-type stop struct {
+type abort struct {
 	conn *conn // through which it came
 	itt  uint32
 	left atomic.Int32 // tasks that are not gone, and one for the request itself until it has found all
@@ -17,7 +18,7 @@ type stop struct {
 
 // oneGone tells s that one of its tasks has ended. The mutex of the task's
 // connection is held, so the answer is left to somebody who holds none.
-func (s *stop) oneGone() {
+func (s *abort) oneGone() {
 	if s.left.Add(-1) == 0 {
 		s.conn.srv.wg.Go(func() {
 			s.conn.mu.Lock()
@@ -29,23 +30,19 @@ func (s *stop) oneGone() {
 }
 
 // taskRequest takes a task management request.
-//
-// A task that is not there has ended, and its answer was sent before: an ABORT
-// TASK for it is complete. Some initiators reset the target when
-// told that the task does not exist.
 func (c *conn) taskRequest(h *pdu.Header) error {
 	if ok, err := c.take(h); !ok {
 		return err
 	}
-	s := &stop{conn: c, itt: h.ITT()}
+	s := &abort{conn: c, itt: h.ITT()}
 	s.left.Store(1)
 	code := byte(pdu.TaskComplete)
 	unit := lunNumber(h.LUN())
 	onUnit := func(t *task) bool { return lunNumber(t.lun) == unit }
 	switch f := h.TaskFunction(); f {
 	case pdu.AbortTask:
-		if !c.stopTasks(s, c, func(t *task) bool { return t.itt == h.RefTag() }) && pdu.After(h.RefCmdSN(), h.CmdSN()) {
-			code = pdu.TaskNotFound
+		if !c.stopTasks(s, c, func(t *task) bool { return t.itt == h.RefTag() }) {
+			code = c.absentTask(h)
 		}
 	case pdu.AbortTaskSet:
 		c.stopTasks(s, c, onUnit)
@@ -73,6 +70,21 @@ func (c *conn) taskRequest(h *pdu.Header) error {
 	return nil
 }
 
+// absentTask returns the answer to an ABORT TASK for a task that is not there.
+// Most likely its answer is on its way. RFC 7143 11.6.1 has "task does not
+// exist" for that, if the command is not one that is still to come. VMware's
+// initiator resets the target when it is told so, and is told that the
+// function is complete.
+func (c *conn) absentTask(h *pdu.Header) byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	missing := pdu.Within(h.RefCmdSN(), c.win.exp, c.win.max) && pdu.Before(h.RefCmdSN(), h.CmdSN())
+	if missing || strings.HasPrefix(c.sess.nexus.InitiatorName, "iqn.1998-01.com.vmware:") {
+		return pdu.TaskComplete
+	}
+	return pdu.TaskNotFound
+}
+
 // taskResponse appends a task management response. c.mu is held.
 func (c *conn) taskResponse(itt uint32, code byte) {
 	if c.err == nil {
@@ -91,7 +103,7 @@ func (c *conn) hasUnit(n int) bool {
 }
 
 // stopEverywhere stops tasks in all sessions with the target.
-func (c *conn) stopEverywhere(s *stop, match func(*task) bool) {
+func (c *conn) stopEverywhere(s *abort, match func(*task) bool) {
 	for _, o := range c.srv.connsOf(c.sess.target) {
 		c.stopTasks(s, o, match)
 	}
@@ -100,7 +112,7 @@ func (c *conn) stopEverywhere(s *stop, match func(*task) bool) {
 // stopTasks stops the tasks of o that match, and lets s wait for them. It
 // tells whether there are any. Those of the requesting session get no answer;
 // those of others end with TASK ABORTED.
-func (c *conn) stopTasks(s *stop, o *conn, match func(*task) bool) (found bool) {
+func (c *conn) stopTasks(s *abort, o *conn, match func(*task) bool) (found bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, t := range o.tasks {

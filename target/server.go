@@ -172,7 +172,9 @@ func (s *Server) connsOf(t *target) []*conn {
 func (s *Server) admit(ctx context.Context, nc net.Conn) {
 	s.accepted.Add(1)
 	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
-	ctx, cancel := context.WithCancel(ctx)
+	// The end of ctx drops the connection, and that cancels the commands: the
+	// other way round an answer could still leave.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := newConn(s, nc, cancel)
 	s.mu.Lock()
 	ok := !s.stopping && s.inLogin < s.cfg.MaxLogins

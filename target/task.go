@@ -49,10 +49,10 @@ type task struct {
 	admitted bool  // has its memory
 	charge   int64 // what it is counted with in conn.acct
 	transfer transfer
-	cancel   func()  // of the context it is executed with, when it is
-	stopped  bool    // its context is to be cancelled, or never made
-	aborted  bool    // stopped, and gets no answer
-	reported []*stop // who wait for it to be gone
+	cancel   func()   // of the context it is executed with, when it is
+	stopped  bool     // its context is to be cancelled, or never made
+	aborted  bool     // stopped, and gets no answer
+	reported []*abort // who wait for it to be gone
 }
 
 // Get returns a Data-In buffer of n bytes, lun.BufferPool.
