@@ -26,7 +26,8 @@ type Disk struct {
 	reader block.TryReader // dev, when it is one
 	writer block.TryWriter // dev, when it is one
 
-	readOnly     bool        // as configured; the control mode page may protect a disk besides
+	readOnly     bool        // as configured
+	swp          atomic.Bool // write protected by the control mode page
 	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
@@ -53,9 +54,15 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
 		blockLimits, blockCharacteristics, logicalBlockProvisioning,
 	}
-	d.protected.Store(cfg.ReadOnly)
+	d.protect(false)
 	d.serve(d.operations(), errInvalidOpcode)
 	return d
+}
+
+// protect sets SWP.
+func (d *Disk) protect(swp bool) {
+	d.swp.Store(swp)
+	d.protected.Store(swp || d.readOnly)
 }
 
 // capacity returns the number of logical blocks.

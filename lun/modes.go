@@ -65,7 +65,7 @@ func (d *Disk) current(p modePage) []byte {
 		set(2, wce, !d.writeThrough.Load())
 	case 0x0a:
 		set(2, dSense, d.descriptorSense.Load())
-		set(4, swp, d.protected.Load() && !d.readOnly)
+		set(4, swp, d.swp.Load())
 	}
 	return b
 }
@@ -263,10 +263,10 @@ func (d *Disk) apply(page []byte) bool {
 		through := page[2]&wce == 0
 		return d.writeThrough.Swap(through) != through
 	case 0x0a:
-		descriptor := page[2]&dSense != 0
-		protect := page[4]&swp != 0 || d.readOnly
-		changed := d.descriptorSense.Swap(descriptor) != descriptor
-		return d.protected.Swap(protect) != protect || changed
+		descriptor, protect := page[2]&dSense != 0, page[4]&swp != 0
+		changed := d.swp.Load() != protect
+		d.protect(protect)
+		return d.descriptorSense.Swap(descriptor) != descriptor || changed
 	}
 	return false
 }
@@ -275,6 +275,6 @@ func (d *Disk) apply(page []byte) bool {
 func (d *Disk) Reset() {
 	d.writeThrough.Store(false)
 	d.descriptorSense.Store(false)
-	d.protected.Store(d.readOnly)
+	d.protect(false)
 	d.server.Reset()
 }

@@ -129,6 +129,9 @@ func TestModeSelect(t *testing.T) {
 	// What is configured read-only stays so.
 	ro := NewDisk(quick{m}, DiskConfig{ReadOnly: true}, discardLog)
 	wantEnding(t, send(t, ro, a, "15 10 0000 10 00", unhex(t, "00000000"+protect)), "00")
+	if c := send(t, ro, a, "1a 08 0a 00 ff 00", nil); c.In[4+4] != swp {
+		t.Errorf("SWP is not told: % x", c.In)
+	}
 	wantEnding(t, send(t, ro, a, "15 10 0000 10 00", unhex(t, "00000000"+defaults)), "00")
 	wantEnding(t, send(t, ro, a, "2a 00 00000000 00 0001 00", filled(512, 1)), "02 7/27/00")
 }
