@@ -10,5 +10,6 @@
 //	file       a directory; it counts by what the server says about itself
 //	azurite    a container behind a proxy that counts
 //
-// Nothing here waits for a fixed time: waits are for events, and bounded.
+// Waits are for events, and bounded. Only TestKill, where chance is the point,
+// lets a random time pass.
 package e2e

@@ -127,18 +127,7 @@ func newWriter(n int, seed uint64) *writer {
 // connect opens a session of the writer's own.
 func (w *writer) connect(t *testing.T, s *server) {
 	t.Helper()
-	c, err := initiator.Dial(s.portal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.ISID[5] = byte(w.first / killRegion)
-	if _, err := c.Login(initiator.Options{Initiator: "iqn.2026-11.io.skylun:writer", Target: iqn}); err != nil {
-		t.Fatal(err)
-	}
-	if w.disk, err = c.Disk(0); err != nil {
-		t.Fatal(err)
-	}
+	w.disk = connect(t, s, byte(w.first/killRegion))
 }
 
 // write does as it likes until the server is gone.
@@ -231,6 +220,26 @@ func (w *writer) verify(t *testing.T, round int) {
 	if bad > 0 {
 		t.Fatalf("round %d: %d bad sectors", round, bad)
 	}
+}
+
+// connect opens a session and returns logical unit 0 as a device.
+func connect(t *testing.T, s *server, isid byte) *initiator.Disk {
+	t.Helper()
+	c, err := initiator.Dial(s.portal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.Timeout = time.Minute
+	c.ISID[5] = isid
+	if _, err := c.Login(initiator.Options{Initiator: "iqn.2026-11.io.skylun:test", Target: iqn}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.Disk(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // stamp fills a sector with its number and a value.

@@ -81,9 +81,26 @@ func TestBlobChanges(t *testing.T) {
 			return ""
 		})
 
+		// One reader is under way when it happens.
+		old, failed, done := 0, 0, make(chan struct{})
+		disk, p := connect(t, s, 0), make([]byte, 64<<10)
+		go func() {
+			defer close(done)
+			for off := int64(4 << 20); off < 36<<20; off += int64(len(p)) {
+				if err := disk.ReadAt(t.Context(), p, off); err != nil {
+					failed++
+				} else if want := 0x40 + byte(off>>20); p[0] != want || p[len(p)-1] != want {
+					t.Errorf("at %d: read %#x and %#x, want %#x", off, p[0], p[len(p)-1], want)
+				} else {
+					old++
+				}
+			}
+		}()
 		st.put("pattern", patternImage(t, 64, 0xa0))
+		<-done
+		t.Logf("a reader during the change: %d reads of what was, %d errors", old, failed)
 		qemuIO(t, s.url(0), "read -P 0x41 1M 1M", "read -P 0x99 40M 1M")
-		for _, mib := range []int{2, 3, 39, 41, 63} {
+		for _, mib := range []int{2, 3, 38, 41, 63} {
 			o := tryQemuIO(t, s.url(0), fmt.Sprintf("read -P %#x %dM 4k", 0x40+mib, mib))
 			if out := o.stdout + o.stderr; strings.Contains(out, "Pattern verification failed") {
 				t.Errorf("at %d MiB the new blob's content showed up", mib)
