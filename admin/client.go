@@ -72,6 +72,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 		if errors.As(err, &u) {
 			err = u.Err
 		}
+		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("the node at %s ended before it answered; its log says why", c.path)
+		}
 		return nil, fmt.Errorf("node at %s: %w", c.path, err)
 	}
 	if resp.StatusCode >= 400 {

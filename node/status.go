@@ -113,6 +113,4 @@ type ImageStatus struct {
 	Format   string    `json:"format"`
 	Identity string    `json:"identity"` // changes when its content does
 	Modified time.Time `json:"modified"`
-	Volumes  []string  `json:"volumes,omitempty"` // of this node that are overlays of it
-	Local    int64     `json:"local"`             // bytes of it that need no store
 }
