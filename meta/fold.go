@@ -102,10 +102,9 @@ func putExtent(b *bbolt.Bucket, id uint64, e Extent) error {
 	prefix := binary.BigEndian.AppendUint64(nil, id)
 	c := b.Cursor()
 	// Start with the last extent that begins before e, if any.
-	k, v := c.Seek(extentKey(id, e.Off))
-	if pk, pv := c.Prev(); bytes.HasPrefix(pk, prefix) {
-		k, v = pk, pv
-	} else {
+	c.Seek(extentKey(id, e.Off))
+	k, v := c.Prev()
+	if !bytes.HasPrefix(k, prefix) {
 		k, v = c.Seek(extentKey(id, e.Off))
 	}
 	var gone [][]byte
