@@ -48,6 +48,25 @@ func writeScattered(name string, size int64) error {
 	return f.Sync()
 }
 
+// warm writes size bytes to a file in dir and removes it. Memory that a virtual
+// machine touches for the first time is slow; whoever is measured first would
+// pay for it.
+func warm(dir string, size int64) error {
+	f, err := os.CreateTemp(dir, "warm")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	buf := make([]byte, 1<<20)
+	for ; size > 0; size -= int64(len(buf)) {
+		if _, err := f.Write(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // settle drops the files below path from the page cache and reads their data
 // back in one sweep, so that all sides' pages got there the same way.
 func settle(path string) error {

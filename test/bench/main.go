@@ -43,7 +43,7 @@ func benchMain() error {
 		o     options
 		match = flag.String("rows", ".", "measure the rows whose name matches this `regexp`")
 		dir   = flag.String("dir", "/dev/shm:/var/tmp", "put the files below each of these `directories`, one table each")
-		mib   = flag.Int64("size", 512, "size of each unit in `MiB`, at most 2047")
+		mib   = flag.Int64("size", 256, "size of each unit in `MiB`, at most 2047")
 		md    = flag.String("md", "", "also write the tables as markdown to this `file`")
 	)
 	flag.StringVar(&o.binary, "skylun", "", "measure this `binary` instead of one built from the source")

@@ -20,6 +20,11 @@ var servers = []struct {
 // startAll starts the servers that the rows need, with their files in dir. It
 // returns those that run, also with an error.
 func (o options) startAll(dir string) ([]*side, error) {
+	// Four files for reading or overwriting on each side, an image and a
+	// cache, and the units for first writes.
+	if err := warm(dir, o.size*int64(10+2*o.freshUnits())); err != nil {
+		return nil, err
+	}
 	var sides []*side
 	for _, server := range servers {
 		if !o.need(server.name) {

@@ -24,7 +24,7 @@ func (s *side) runTgtd(dir, backend string, size int64) error {
 		return err
 	}
 	s.addr = addr
-	control := strconv.Itoa(os.Getpid()%20000 + map[string]int{"rdwr": 1000, "aio": 30000}[backend])
+	control := strconv.Itoa(os.Getpid()%10000 + map[string]int{"rdwr": 1000, "aio": 12000}[backend])
 	s.litter = []string{"/var/run/tgtd/socket." + control, "/var/run/tgtd/socket." + control + ".lock"}
 	if err := s.start(dir, exec.Command("tgtd", "-f", "-C", control, "--iscsi", "portal="+addr)); err != nil {
 		return err
