@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -113,10 +112,23 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 	if r.Status, err = m.run(ctx, script); err != nil {
 		return r, err
 	}
+	return r, h.finish(ctx)
+}
+
+// finish ends the server and looks at what it leaves.
+func (h *host) finish(ctx context.Context) error {
 	if h.server.cmd != nil {
-		err = h.server.stop(syscall.SIGTERM)
+		if err := h.server.stop(syscall.SIGTERM); err != nil {
+			return err
+		}
 	}
-	return r, errors.Join(err, complaints(filepath.Join(h.server.dir, "log")))
+	if err := complaints(filepath.Join(h.server.dir, "log")); err != nil || h.binary == "" {
+		return err
+	}
+	if out, err := h.skylun(ctx, "check"); err != nil {
+		return fmt.Errorf("skylun check: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // complaints returns what a server's log says that is never right.

@@ -23,15 +23,22 @@ host() {
 # start_iscsid KEY=VALUE...: open-iscsi's daemon as Debian configures it, with
 # settings.
 start_iscsid() {
-	cp /etc/iscsi/iscsid.conf /run/iscsid.conf
 	for setting in "$@"; do
-		sed -i "/^${setting%%=*} *=/d" /run/iscsid.conf
-		echo "${setting%%=*} = ${setting#*=}" >>/run/iscsid.conf
+		sed -i "/^${setting%%=*} *=/d" /etc/iscsi/iscsid.conf
+		echo "${setting%%=*} = ${setting#*=}" >>/etc/iscsi/iscsid.conf
 	done
-	mount --bind /run/iscsid.conf /etc/iscsi/iscsid.conf
 	echo "InitiatorName=$INITIATOR" >/etc/iscsi/initiatorname.iscsi
 	iscsid -f >>/out/iscsid.log 2>&1 &
 	until grep -q ISCSIADM_ABSTRACT /proc/net/unix; do sleep 0.1; done
+}
+
+# systemctl restart multipathd: there is no systemd, but one who does that.
+systemctl() {
+	[ "$*" = "restart multipathd" ] || fail "systemctl $*"
+	modprobe dm-multipath
+	multipathd shutdown >/dev/null 2>&1 || :
+	multipathd -d >>/out/multipathd.log 2>&1 &
+	until multipathd show daemon 2>/dev/null | grep -q 'running\|idle'; do sleep 0.2; done
 }
 
 # login: a session with the target at the first portal.
@@ -75,7 +82,7 @@ files() {
 		echo "file $i of $2: $d" >"$d/$i"
 		i=$((i + 1))
 	done
-	for i in 1 2 3 4 5 6 7 8; do head -c "${i}000000" /dev/urandom >"$1/large$i"; done
+	for i in 1 2 3 4; do head -c "${i}000000" /dev/urandom >"$1/large$i"; done
 	(cd "$1" && find . -type f | sort | xargs sha256sum) >"/out/${1##*/}.sums"
 }
 

@@ -8,9 +8,9 @@ mkdir -p /mnt/files
 
 step mkfs.ntfs
 quiet mkfs.ntfs --force --quick --label skylun "$disk"
-step "1000 files"
+step "300 files"
 mount -t ntfs-3g "$disk" /mnt/files
-files /mnt/files 1000
+files /mnt/files 300
 umount /mnt/files
 
 step "after the next login"

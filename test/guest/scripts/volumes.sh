@@ -23,7 +23,7 @@ done
 step "a file system in the first partition"
 quiet mkfs.ext4 "${disk}1"
 mount "${disk}1" /mnt/files
-files /mnt/files 200
+files /mnt/files 100
 umount /mnt/files
 
 step LVM
@@ -33,7 +33,7 @@ quiet lvcreate --yes --size 300M --name lv vg
 quiet mkfs.ext4 /dev/vg/lv
 mkdir -p /mnt/lv
 mount /dev/vg/lv /mnt/lv
-files /mnt/lv 200
+files /mnt/lv 100
 quiet lvextend --size +100M vg/lv
 quiet resize2fs /dev/vg/lv
 step "a snapshot"
@@ -46,7 +46,7 @@ same /mnt/lv
 umount /mnt/lv
 quiet lvremove --yes vg/before
 mount /dev/vg/lv /mnt/lv
-files /mnt/lv 100
+files /mnt/lv 20
 umount /mnt/lv
 quiet vgchange --activate n vg
 
