@@ -54,7 +54,10 @@ func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, erro
 		}
 	}
 	if !found && err == nil {
-		c, file, err = n.createCache(info)
+		// Copies of what the image was before are of use to nobody.
+		if err = n.dropCaches(info.Name); err == nil {
+			c, file, err = n.createCache(info)
+		}
 	}
 	if err != nil {
 		return nil, localError("cache of image "+info.Name, err)
@@ -151,25 +154,14 @@ func (n *Node) releaseImage(m *image) error {
 	return nil
 }
 
-// dropCaches removes the local copies of an image that no volume is made of.
-// The caller holds changes.
+// dropCaches removes the local copies of an image, as far as no volume is made
+// of the content that they are of. The caller holds changes.
 func (n *Node) dropCaches(name string) error {
-	all, err := n.db.Caches()
+	caches, err := n.unusedCaches(name)
 	if err != nil {
 		return err
 	}
-	volumes, err := n.db.Volumes()
-	if err != nil {
-		return err
-	}
-	for _, c := range all {
-		used := slices.ContainsFunc(volumes, func(v meta.Volume) bool {
-			info, err := infoOf(v)
-			return v.Image == c.Image && (err != nil || info.Identity == c.Identity)
-		})
-		if c.Image != name || used {
-			continue
-		}
+	for _, c := range caches {
 		if err := n.db.DeleteCache(c.Map); err != nil {
 			return err
 		}
@@ -179,6 +171,23 @@ func (n *Node) dropCaches(name string) error {
 		n.log.Info("local copies of an image removed", "image", c.Image, "identity", c.Identity)
 	}
 	return nil
+}
+
+func (n *Node) unusedCaches(name string) ([]meta.Cache, error) {
+	all, err := n.db.Caches()
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := n.db.Volumes()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(c meta.Cache) bool {
+		return c.Image != name || slices.ContainsFunc(volumes, func(v meta.Volume) bool {
+			info, err := infoOf(v)
+			return v.Image == name && (err != nil || info.Identity == c.Identity)
+		})
+	}), nil
 }
 
 // infoOf returns the image of a volume as it was when the volume was made.
@@ -216,7 +225,15 @@ func (n *Node) DeleteImage(ctx context.Context, name string) error {
 			return Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
 		}
 	}
-	if err := storeError(n.store.Delete(ctx, name)); err != nil {
+	local, err := n.unusedCaches(name)
+	if err != nil {
+		return err
+	}
+	err = storeError(n.store.Delete(ctx, name))
+	if errors.Is(err, ErrNotFound) && len(local) > 0 {
+		err = nil // somebody else removed it there
+	}
+	if err != nil {
 		return err
 	}
 	return n.dropCaches(name)

@@ -149,6 +149,70 @@ func TestCreateDelete(t *testing.T) {
 	}
 }
 
+// TestStaleCaches sees when local copies of an image go.
+func TestStaleCaches(t *testing.T) {
+	cfg := testConfig(t)
+	n := start(t, cfg)
+	ctx := t.Context()
+	files := func() int {
+		all, _ := filepath.Glob(filepath.Join(cfg.DataDir, "local", "caches", "*"))
+		return len(all)
+	}
+	for i := range byte(2) {
+		putImage(t, cfg, "i", pattern(1<<20, 2*i))
+		if _, err := n.CreateVolume(ctx, VolumeSpec{Name: "w", Image: "i"}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(content(t, n, "w"), pattern(1<<20, 2*i)) {
+			t.Error("not the content of the image")
+		}
+		if err := n.DeleteVolume(ctx, "w"); err != nil {
+			t.Fatal(err)
+		}
+		if got := files(); got != 1 { // kept for the next volume, until the image changes
+			t.Errorf("%d caches, want 1", got)
+		}
+	}
+	os.Remove(filepath.Join(cfg.DataDir, "blobs", "i"))
+	if err := n.DeleteImage(ctx, "i"); err != nil {
+		t.Errorf("image that only has copies here: %v", err)
+	}
+	if got := files(); got != 0 {
+		t.Errorf("%d caches after the image was removed", got)
+	}
+	stop(t, n)
+}
+
+// TestStartUndone cannot create the second of two volumes.
+func TestStartUndone(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	putImage(t, cfg, "i", pattern(1<<20, 0))
+	disks(&cfg, DiskConfig{Volume: "a", Image: "i"}, DiskConfig{Volume: "b", Size: 1 << 20}, DiskConfig{Volume: "c", Image: "i"})
+	// Files are numbered as they are made: two layers, then what is in the way.
+	inTheWay := filepath.Join(cfg.DataDir, "local", "layers", "3")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), cfg, quiet); err == nil || !strings.Contains(err.Error(), "create volume c: ") {
+		t.Fatalf("started: %v", err)
+	}
+	os.RemoveAll(inTheWay)
+	wantEmpty(t, cfg)
+
+	// The first cache comes after the layers.
+	inTheWay = filepath.Join(cfg.DataDir, "local", "caches", "7")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), cfg, quiet); err == nil || !strings.Contains(err.Error(), "cache of image i: ") {
+		t.Fatalf("started: %v", err)
+	}
+	os.RemoveAll(inTheWay)
+	wantEmpty(t, cfg)
+	stop(t, start(t, cfg))
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func TestReadStops(t *testing.T) {
