@@ -3,7 +3,6 @@ package target
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
@@ -412,13 +411,4 @@ func TestManyInFlight(t *testing.T) {
 	if len(seen) != depth {
 		t.Errorf("answers for %d commands, want %d", len(seen), depth)
 	}
-}
-
-// cdb16 returns READ(16) or WRITE(16) for 512 byte blocks.
-func cdb16(opcode byte, lba, blocks int) []byte {
-	cdb := make([]byte, 16)
-	cdb[0] = opcode
-	binary.BigEndian.PutUint64(cdb[2:], uint64(lba))
-	binary.BigEndian.PutUint32(cdb[10:], uint32(blocks))
-	return cdb
 }

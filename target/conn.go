@@ -8,11 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"skylun/target/pdu"
 )
@@ -31,7 +29,7 @@ var (
 // serve; workers execute the commands that have to wait.
 type conn struct {
 	srv    *Server
-	nc     net.Conn
+	sock   socket // replaced once, at the end of the login, with mu
 	log    *slog.Logger
 	local  netip.AddrPort
 	remote netip.AddrPort
@@ -67,7 +65,6 @@ type conn struct {
 	next       *batch // what is to be written next
 	spareBatch *batch
 	writing    bool
-	vec        net.Buffers // of the writer
 
 	ping pinger
 }
@@ -75,7 +72,7 @@ type conn struct {
 // newConn returns a connection; cancel ends the context of its run.
 func newConn(s *Server, nc net.Conn, cancel func()) *conn {
 	c := &conn{
-		srv: s, nc: nc, cancel: cancel, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
+		srv: s, sock: &netSocket{Conn: nc}, cancel: cancel, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
 		params: defaultParams, next: new(batch), spareBatch: new(batch),
 		acct: account{limit: s.cfg.ConnectionBuffers, share: int64(s.cfg.MaxTransfer), server: &s.budget},
 	}
@@ -216,12 +213,13 @@ func (c *conn) reject(bad *pdu.Header, reason pdu.RejectReason) error {
 	return c.err
 }
 
-// flushBeforeRead lets the answers that are due leave.
-func (c *conn) flushBeforeRead() error {
+// flushBeforeRead lets the answers that are due leave. It tells whether the
+// workers have nothing to do.
+func (c *conn) flushBeforeRead() (idle bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.flush()
-	return c.err
+	return c.busy == 0, c.err
 }
 
 // fail ends the connection because of err: nothing is sent any more, commands
@@ -231,7 +229,7 @@ func (c *conn) fail(err error) {
 		return
 	}
 	c.err = err
-	c.nc.Close()
+	c.sock.shut()
 	c.cancel()
 	c.wake()
 }
@@ -248,7 +246,9 @@ func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
-	c.nc.SetReadDeadline(time.Unix(1, 0))
+	if c.err == nil {
+		c.sock.interrupt()
+	}
 }
 
 // wait waits for wake. c.mu is held.
@@ -273,7 +273,7 @@ func (c *conn) end(err error) {
 	if c.draining && c.err == nil {
 		c.finishCommands()
 	}
-	if c.draining && errors.Is(err, os.ErrDeadlineExceeded) {
+	if c.draining {
 		err = errShutdown
 	}
 	c.fail(err)
@@ -281,6 +281,7 @@ func (c *conn) end(err error) {
 	c.mu.Unlock()
 
 	c.stopWorkers()
+	c.sock.close()
 
 	c.mu.Lock()
 	for _, t := range c.tasks {

@@ -50,11 +50,12 @@ func (c *conn) fill(n int) error {
 }
 
 // read reads what there is into p, after flushing.
-func (c *conn) read(p []byte) (int, error) {
-	if err := c.flushBeforeRead(); err != nil {
+func (c *conn) read(p []byte) (n int, err error) {
+	idle, err := c.flushBeforeRead()
+	if err != nil {
 		return 0, err
 	}
-	n, err := c.nc.Read(p)
+	n, err = c.sock.read(p, idle)
 	c.reads.Add(1)
 	return n, err
 }

@@ -266,8 +266,9 @@ func (c *conn) endLogin(l *login) {
 	c.in = input{buf: buf, w: copy(buf, rest)}
 	c.spare = c.newTask()
 	c.mu.Lock()
-	if !c.draining {
-		c.nc.SetDeadline(time.Time{})
+	if nc := c.sock.(*netSocket); c.err == nil && !c.draining {
+		nc.SetDeadline(time.Time{})
+		c.sock = fastSocket(nc, &c.srv.polling)
 	}
 	c.mu.Unlock()
 	if l.discovery {

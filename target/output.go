@@ -1,8 +1,6 @@
 package target
 
 import (
-	"net"
-
 	"skylun/target/pdu"
 )
 
@@ -162,8 +160,7 @@ func (c *conn) write(b *batch) error {
 			size += len(vec[n])
 			n++
 		}
-		c.vec = net.Buffers(vec[:n])
-		if _, err := c.vec.WriteTo(c.nc); err != nil {
+		if err := c.sock.write(vec[:n]); err != nil {
 			return err
 		}
 		c.writes.Add(1)

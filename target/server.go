@@ -21,6 +21,7 @@ type Server struct {
 	log     *slog.Logger
 	buffers bufferPool
 	budget  budget
+	polling atomic.Int32 // readers that wait in a system call
 
 	accepted, refused, failed, logins atomic.Uint64
 

@@ -21,17 +21,18 @@ import (
 func main() {
 	portal := flag.String("portal", "127.0.0.1:3260", "address to listen on")
 	size := flag.Int64("size", 1<<30, "bytes of the disk")
+	iqn := flag.String("iqn", "iqn.2026-11.io.skylun:mem", "name of the target")
 	file := flag.String("file", "", "file to serve instead of memory")
 	prof := flag.String("pprof", "", "address for net/http/pprof")
 	verbose := flag.Bool("v", false, "log everything")
 	flag.Parse()
-	if err := run(*portal, *file, *size, *prof, *verbose); err != nil {
+	if err := run(*portal, *iqn, *file, *size, *prof, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(portal, file string, size int64, prof string, verbose bool) error {
+func run(portal, iqn, file string, size int64, prof string, verbose bool) error {
 	level := slog.LevelInfo
 	if verbose {
 		level = slog.LevelDebug
@@ -52,7 +53,7 @@ func run(portal, file string, size int64, prof string, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	if err := s.AddTarget(target.Target{Name: "iqn.2026-11.io.skylun:mem", Units: units}); err != nil {
+	if err := s.AddTarget(target.Target{Name: iqn, Units: units}); err != nil {
 		return err
 	}
 	if err := s.Listen(); err != nil {

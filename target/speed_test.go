@@ -1,0 +1,130 @@
+package target
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"testing"
+
+	"skylun/lun"
+	"skylun/target/pdu"
+	"skylun/test/initiator"
+)
+
+// raceEnabled is set when the race detector is at work; it allocates.
+var raceEnabled bool
+
+// memory is a unit that reads nothing and writes nowhere, without waiting.
+var memory = &fakeUnit{try: func(c *lun.Command) bool {
+	if c.InLimit > 0 {
+		c.In = c.Alloc.Get(c.InLimit)
+	}
+	c.Transfer = int64(c.InLimit + len(c.Out))
+	return true
+}}
+
+// load is a client so cheap that it is the server that is measured: it sends a
+// number of commands in one write and reads all their answers.
+type load struct {
+	conn    *initiator.Conn
+	request []byte
+	answer  []byte
+	depth   int
+}
+
+func newLoad(t testing.TB, s *server, depth, in, out int) *load {
+	l := &load{conn: s.login(t), depth: depth}
+	for range depth {
+		p := l.conn.NewCommand(0, []byte{0x28})
+		answer := pdu.HeaderSize
+		switch {
+		case in > 0:
+			p.SetFlags(pdu.FlagFinal | pdu.FlagRead)
+			p.SetExpectedLen(uint32(in))
+			for left := in; left > 0; left -= 262144 {
+				answer += min(left, 262144)
+				if left > 262144 {
+					answer += pdu.HeaderSize
+				}
+			}
+		case out > 0:
+			p.SetFlags(pdu.FlagFinal | pdu.FlagWrite)
+			p.SetExpectedLen(uint32(out))
+			p.Data = make([]byte, out)
+		}
+		l.request = append(l.request, p.Bytes()...)
+		l.answer = append(l.answer, make([]byte, answer)...)
+	}
+	return l
+}
+
+// run has all commands executed once.
+func (l *load) run(t testing.TB) {
+	if _, err := l.conn.Conn.Write(l.request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(l.conn.Conn, l.answer); err != nil {
+		t.Fatal(err)
+	}
+	size := len(l.request) / l.depth
+	for i := range l.depth {
+		h := pdu.FromBytes(l.request[i*size:])
+		h.SetCmdSN(h.CmdSN() + uint32(l.depth))
+	}
+}
+
+func benchmark(b *testing.B, depth, in, out int) {
+	l := newLoad(b, start(b, Config{}, memory), depth, in, out)
+	b.SetBytes(int64(in + out))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%depth == 0 { // an iteration is a command
+			l.run(b)
+		}
+	}
+}
+
+func BenchmarkRead4K(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) { benchmark(b, depth, 4096, 0) })
+	}
+}
+
+func BenchmarkWrite4K(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) { benchmark(b, depth, 0, 4096) })
+	}
+}
+
+func BenchmarkRead256K(b *testing.B) { benchmark(b, 8, 256<<10, 0) }
+func BenchmarkWrite64K(b *testing.B) { benchmark(b, 16, 0, 64<<10) }
+
+// Commands that are answered inline cost no allocation.
+func TestNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for _, c := range []struct{ depth, in, out int }{{32, 4096, 0}, {32, 0, 4096}, {1, 4096, 0}, {8, 256 << 10, 0}} {
+		l := newLoad(t, start(t, Config{PingInterval: -1}, memory), c.depth, c.in, c.out)
+		for range 50 {
+			l.run(t)
+		}
+		// The runtime allocates for itself now and then, and so does a reader
+		// that parks, on a machine that is busy with other things.
+		perCommand := math.Inf(1)
+		for attempt := 0; attempt < 10 && perCommand > 0.05; attempt++ {
+			const runs = 200
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range runs {
+				l.run(t)
+			}
+			runtime.ReadMemStats(&after)
+			perCommand = float64(after.Mallocs-before.Mallocs) / float64(runs*c.depth)
+		}
+		if perCommand > 0.05 {
+			t.Errorf("%d commands at once, in %d, out %d: %.2f allocations for each", c.depth, c.in, c.out, perCommand)
+		}
+	}
+}
