@@ -94,7 +94,7 @@ func checkLayer(file, pkg string) string {
 	if isTest(file) {
 		return "" // a test may use any of ours to build what it tests
 	}
-	if pkg == "test" || strings.HasPrefix(pkg, "test/") {
+	if strings.HasPrefix(pkg, "test/") || isSuite(pkg) {
 		return "what is for tests stays out of the binary"
 	}
 	dir := path.Dir(file)
@@ -113,9 +113,13 @@ func checkLayer(file, pkg string) string {
 	return "a package has its place: give it a line in this test, with the reason"
 }
 
+// isTest tells whether a file stays out of the binary: it is a test, or a
+// suite for tests, in a folder named like fstest.
 func isTest(file string) bool {
-	return strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "test/")
+	return strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "test/") || isSuite(path.Dir(file))
 }
+
+func isSuite(dir string) bool { return strings.HasSuffix(dir, "test") }
 
 func TestImports(t *testing.T) {
 	root, seen := "..", 0
@@ -189,6 +193,9 @@ func TestImportRulesBite(t *testing.T) {
 		{"overlay/volume_test.go", "skylun/test/memdev", true},
 		{"overlay/volume.go", "testing", false},
 		{"test/devicetest/suite.go", "testing", true},
+		{"blobstore/storetest/suite.go", "testing", true},
+		{"blobstore/storetest/suite.go", "skylun/blobstore", true},
+		{"blobstore/file.go", "skylun/blobstore/storetest", false},
 		{"target/pdu/pdu.go", "skylun/target", false},
 		{"main.go", "skylun/cmd", true},
 		{"main.go", "skylun/node", false},
