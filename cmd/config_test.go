@@ -101,6 +101,10 @@ targets:
 // TestEveryKey sets each key of the configuration by the environment, so that
 // none is forgotten there.
 func TestEveryKey(t *testing.T) {
+	if v, ok := os.LookupEnv("SKYLUN_TEST_AZURITE"); ok { // of test/run
+		t.Setenv("SKYLUN_TEST_AZURITE", v) // put it back at the end
+		os.Unsetenv("SKYLUN_TEST_AZURITE")
+	}
 	for _, name := range []string{
 		"SKYLUN_NODE", "SKYLUN_DATA_DIR", "SKYLUN_LOG_LEVEL", "SKYLUN_LOG_FORMAT", "SKYLUN_BLOBSTORE_URL",
 		"SKYLUN_BLOBSTORE_CONNECTION_STRING_FILE", "SKYLUN_BLOBSTORE_SAS_TOKEN_FILE", "SKYLUN_BLOBSTORE_ACCOUNT_KEY_FILE",
