@@ -268,6 +268,47 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// TestDataRanges tells what is in the layer and what the image may have.
+func TestDataRanges(t *testing.T) {
+	const size = 64*block.Size + 512
+	image := &countingImage{Device: memdev.Of(pattern(32 * block.Size)), ranges: []block.Range{{Off: 8 * block.Size, End: 16 * block.Size}}}
+	r := newRig(t)
+	c := r.cache(image)
+	defer c.Close()
+	if err := c.Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v := r.volume(size, c)
+	defer v.Close()
+	write := func(first, end int64) {
+		t.Helper()
+		if err := v.WriteAt(t.Context(), make([]byte, min(end*block.Size, size)-first*block.Size), first*block.Size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(4, 6)
+	write(7, 9) // touches what the image has
+	write(40, 41)
+	write(64, 65) // the last, short block
+	if err := v.Discard(t.Context(), 12*block.Size, block.Size); err != nil {
+		t.Fatal(err)
+	}
+	var got []block.Range
+	if err := v.DataRanges(t.Context(), func(r block.Range) error { got = append(got, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	blocks := func(first, end int64) block.Range {
+		return block.Range{Off: first * block.Size, End: min(end*block.Size, size)}
+	}
+	if want := []block.Range{blocks(4, 6), blocks(7, 12), blocks(13, 16), blocks(40, 41), blocks(64, 65)}; !slices.Equal(got, want) {
+		t.Errorf("DataRanges: %v, want %v", got, want)
+	}
+	stop := errors.New("stop")
+	if err := v.DataRanges(t.Context(), func(block.Range) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("DataRanges: %v, want the error of f", err)
+	}
+}
+
 func want(r block.Range) int64 { return r.Outward(block.Size).Len() }
 
 // TestAlignedWriteReadsNothing: a write of whole blocks must not touch the

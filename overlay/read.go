@@ -102,3 +102,54 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 	}
 	return true, nil
 }
+
+// DataRanges implements block.DataRanger: what is in the layer, and below it
+// what the image may have.
+func (v *Volume) DataRanges(ctx context.Context, f func(block.Range) error) error {
+	leave, err := v.enter(0, 0)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	run := block.Range{} // told when it is known where it ends
+	tell := func() error {
+		if run = run.Intersect(block.Range{Off: 0, End: v.size}); run.Empty() {
+			return nil
+		}
+		return f(run)
+	}
+	for off := int64(0); off < v.size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		st, end := v.layer.at(off)
+		if st == absent {
+			st, end = v.below(off, end)
+		}
+		switch {
+		case st != present:
+		case off == run.End:
+			run.End = end
+		default:
+			if err := tell(); err != nil {
+				return err
+			}
+			run = block.Range{Off: off, End: end}
+		}
+		off = end
+	}
+	return tell()
+}
+
+// below tells whether what the image has at off may be data, and until where,
+// at most end, that holds.
+func (v *Volume) below(off, end int64) (state, int64) {
+	if v.base == nil || off >= v.base.Size() {
+		return zero, end
+	}
+	st, baseEnd := v.base.copy.at(off)
+	if st == absent {
+		st = present
+	}
+	return st, min(end, baseEnd)
+}

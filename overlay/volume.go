@@ -123,7 +123,8 @@ func (v *Volume) wrap(err error) error {
 }
 
 var (
-	_ block.Device    = (*Volume)(nil)
-	_ block.TryReader = (*Volume)(nil)
-	_ block.TryWriter = (*Volume)(nil)
+	_ block.Device     = (*Volume)(nil)
+	_ block.TryReader  = (*Volume)(nil)
+	_ block.TryWriter  = (*Volume)(nil)
+	_ block.DataRanger = (*Volume)(nil)
 )
