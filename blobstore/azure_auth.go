@@ -136,11 +136,12 @@ func parseConnectionString(from string, s secret) (credential, error) {
 
 // hint says what to do when the store refuses c.
 func (c credential) hint() string {
+	from := strings.Replace(c.from, ": ", " ", 1)
 	switch {
 	case !c.key.empty():
-		return "check that " + c.from + " belongs to the account, that its network rules admit this machine, and this machine's clock"
+		return "check that " + from + " belongs to the account, that its network rules admit this machine, and this machine's clock"
 	case !c.sas.empty():
-		return "check that " + c.from + " has not expired and permits read and list, and for imports also add, create, write and delete"
+		return "check that " + from + " has not expired and permits read and list, and for imports also add, create, write and delete"
 	}
 	return "give the identity of this machine the role Storage Blob Data Reader, and for imports Storage Blob Data Contributor"
 }

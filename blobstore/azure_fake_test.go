@@ -35,6 +35,7 @@ type fakeAzure struct {
 	fault func(w http.ResponseWriter, r *http.Request, kind string, n int) bool
 	seen  map[string]int
 	gets  []string // the ranges asked for, in order
+	loose int      // reads without If-Match
 }
 
 type fakeBlob struct {
@@ -136,6 +137,13 @@ func (f *fakeAzure) setFault(fault func(w http.ResponseWriter, r *http.Request, 
 	f.fault = fault
 }
 
+// unpinned returns how many reads did not name the content they want.
+func (f *fakeAzure) unpinned() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loose
+}
+
 // asked returns the ranges of all reads, in order.
 func (f *fakeAzure) asked() []string {
 	f.mu.Lock()
@@ -169,6 +177,9 @@ func (f *fakeAzure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := f.seen[k]
 	if k == "get" {
 		f.gets = append(f.gets, strings.TrimPrefix(r.Header.Get("x-ms-range"), "bytes="))
+		if r.Header.Get("If-Match") == "" {
+			f.loose++
+		}
 	}
 	fault := f.fault
 	f.mu.Unlock()

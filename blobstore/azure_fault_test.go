@@ -232,6 +232,9 @@ func TestReadFaults(t *testing.T) {
 				if gets := strings.Join(asked, " "); c.gets != "" && gets != c.gets {
 					t.Errorf("asked for %s, want %s", gets, c.gets)
 				}
+				if n := f.unpinned(); n != 0 {
+					t.Errorf("%d reads without If-Match", n)
+				}
 				st := s.Stats()
 				failed := int64(len(asked))
 				if err == nil {

@@ -66,8 +66,11 @@ const (
 )
 
 func (u uploadState) metadata() map[string]*string {
-	version, stored := metaVersion, strconv.FormatInt(u.stored, 10)
-	return map[string]*string{metaUpload: &version, metaSource: &u.source, metaStored: &stored}
+	version, source, stored := metaVersion, u.source, strconv.FormatInt(u.stored, 10)
+	if source == "" {
+		source = "-" // a header has to have a value
+	}
+	return map[string]*string{metaUpload: &version, metaSource: &source, metaStored: &stored}
 }
 
 // parseUploadState returns the state that metadata holds, nil when it marks no

@@ -42,12 +42,20 @@ func TestUploadOutlivesItsLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute) // the lease is renewed
+		if _, err := s.Create(t.Context(), "a", 8192, "src"); !errors.Is(err, ErrBusy) {
+			t.Errorf("Create while another is idle: %v, want ErrBusy", err)
+		}
 		if err := u.Checkpoint(t.Context(), 4096); err != nil {
 			t.Fatal(err)
 		}
 		back := time.Now().Add(40 * time.Second)
-		f.setFault(func(w http.ResponseWriter, _ *http.Request, _ string, _ int) bool {
-			if time.Now().Before(back) {
+		var written bool
+		f.setFault(func(w http.ResponseWriter, _ *http.Request, kind string, _ int) bool {
+			gone := time.Now().Before(back)
+			if kind == "page" && !gone {
+				written = true // and refused: the lease has run out
+			}
+			if gone || kind == "lease renew" && !written {
 				fail(w, 503, "ServerBusy")
 				return true
 			}
@@ -184,7 +192,7 @@ func TestImportOverBadStore(t *testing.T) {
 		}
 		f.setFault(nil)
 		requireImage(t, s, "a", want)
-		if st := s.Stats(); st.Errors < 5 || st.Retries == 0 || st.Throttle == 0 {
+		if st := s.Stats(); st.Errors < 5 || st.Retries == 0 || st.Throttled == 0 {
 			t.Errorf("%+v: the faults did not happen", st)
 		}
 	})

@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -104,6 +106,32 @@ func TestParseIdentity(t *testing.T) {
 		if got, err := parseIdentity(s); err == nil {
 			t.Errorf("parseIdentity(%q) = %v", s, got)
 		}
+	}
+}
+
+// A write between opening and reading does not go unnoticed.
+func TestReadUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path, make([]byte, 512), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	id, err := settledIdentity(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := readUnchanged(f, id, make([]byte, 512), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.WriteAt([]byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := readUnchanged(f, id, make([]byte, 512), 0); !errors.Is(err, ErrChanged) {
+		t.Errorf("readUnchanged: %v, want ErrChanged", err)
 	}
 }
 
@@ -220,6 +248,89 @@ func TestStaleUploadState(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A Create that fails halfway must not leave the state of what it has dropped.
+func TestCreateFailsHalfway(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	u, err := s.Create(t.Context(), "a", 4096, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(u.WriteAt(t.Context(), pattern(4096), 0), u.Checkpoint(t.Context(), 4096), u.Close()); err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := s.part("a") + ".json.new"
+	if err := os.Mkdir(inTheWay, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.Create(t.Context(), "a", 4096, "two"); err == nil {
+		u.Close()
+		t.Fatal("no error")
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if u, err = s.Create(t.Context(), "a", 4096, "one"); err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if u.Stored() != 0 {
+		t.Errorf("Stored = %d of a content that was dropped", u.Stored())
+	}
+}
+
+// Many that want the same name: each image that appears is of one of them.
+func TestUploadsCollide(t *testing.T) {
+	const size, rounds = 64 << 10, 60
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		s := openDir(t, dir)
+		content := bytes.Repeat([]byte{byte(i + 1)}, size)
+		wg.Go(func() {
+			for round := range rounds {
+				u, err := s.Create(t.Context(), "folder/a", size, fmt.Sprint(i, round))
+				if errors.Is(err, ErrBusy) {
+					continue
+				}
+				if errors.Is(err, ErrExists) {
+					info, err := s.Stat(t.Context(), "folder/a")
+					p := make([]byte, size)
+					if err == nil {
+						err = s.Image(info).ReadAt(t.Context(), p, 0)
+					}
+					if err == nil && (p[0] == 0 || !bytes.Equal(p, bytes.Repeat(p[:1], size))) {
+						t.Errorf("an image mixed of %d and %d", p[0], p[size-1])
+					}
+					if err := s.Delete(t.Context(), "folder/a"); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrBusy) {
+						t.Errorf("Delete: %v", err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Errorf("Create: %v", err)
+					continue
+				}
+				if u.Stored() != 0 {
+					t.Errorf("Stored = %d of another's source", u.Stored())
+				}
+				err = errors.Join(u.WriteAt(t.Context(), content, 0), u.Checkpoint(t.Context(), size))
+				if err == nil && round%3 == 0 {
+					err = u.Abort(t.Context())
+				} else if err == nil {
+					// Somebody may delete it before Commit has looked at it.
+					if _, err = u.Commit(t.Context()); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
+						err = nil
+					}
+				}
+				if err := errors.Join(err, u.Close()); err != nil {
+					t.Errorf("upload: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // A crash between the two steps of Commit leaves the image and a state without

@@ -90,6 +90,8 @@ func TestDetect(t *testing.T) {
 		{"disc.iso", isoMagicAt + 3, head(isoMagicAt, "CD0")[:isoMagicAt+3], none, Raw, 33280, ""},
 		{"disk.VHD", size, head(0, ""), none, "", 0, "truncated"},
 		{"disc.vhd", size, head(isoMagicAt, "CD001"), none, "", 0, "truncated"},
+		{"disk.img", size + 1024, head(0, ""), footer(size, nil), "", 0, "damaged"},
+		{"disk.img", size + 512, head(0, ""), footer(size, func(f []byte) { f[63] = vhdDynamic }), "", 0, "dynamic"},
 		{"disk", 0, nil, nil, "", 0, "empty"},
 		{"disk", size, head(0, "QFI\xfb\x00\x00\x00\x03"), none, "", 0, "qcow2 image, which cannot be served: convert it with qemu-img"},
 		{"disk", size, head(0, "vhdxfile"), none, "", 0, "VHDX"},

@@ -11,17 +11,17 @@ import (
 )
 
 func TestRetry(t *testing.T) {
-	try := func(t *testing.T, ctx context.Context, op func(context.Context) *failure) (error, time.Duration, Stats) {
+	try := func(t *testing.T, ctx context.Context, op func(context.Context) *failure) (time.Duration, Stats, error) {
 		var n counters
 		start := time.Now()
 		err := retry(ctx, 20*time.Second, &n, slog.New(slog.DiscardHandler), op)
-		return err, time.Since(start), n.stats()
+		return time.Since(start), n.stats(), err
 	}
 	passes := func() *failure { return passing(ErrUnavailable, "disk", "no luck") }
 
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		err, took, st := try(t, t.Context(), func(context.Context) *failure {
+		took, st, err := try(t, t.Context(), func(context.Context) *failure {
 			if tries++; tries < 4 {
 				return passes()
 			}
@@ -33,25 +33,25 @@ func TestRetry(t *testing.T) {
 		}
 
 		tries = 0
-		err, took, _ = try(t, t.Context(), func(context.Context) *failure { tries++; return final(ErrAuth, "disk", "no") })
+		took, _, err = try(t, t.Context(), func(context.Context) *failure { tries++; return final(ErrAuth, "disk", "no") })
 		if !errors.Is(err, ErrAuth) || tries != 1 || took != 0 {
 			t.Errorf("final failure: %v after %d tries and %v", err, tries, took)
 		}
 
 		tries = 0
-		err, took, _ = try(t, t.Context(), func(context.Context) *failure { tries++; return passes() })
+		took, _, err = try(t, t.Context(), func(context.Context) *failure { tries++; return passes() })
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "tries: ") || tries < 8 || took < 16*time.Second || took > 20*time.Second {
 			t.Errorf("never succeeds: %v after %d tries and %v", err, tries, took)
 		}
 
-		err, took, _ = try(t, t.Context(), func(ctx context.Context) *failure { <-ctx.Done(); return passes() })
+		took, _, err = try(t, t.Context(), func(ctx context.Context) *failure { <-ctx.Done(); return passes() })
 		if !errors.Is(err, ErrUnavailable) || took != 20*time.Second {
 			t.Errorf("hangs: %v after %v", err, took)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		err, took, _ = try(t, ctx, func(context.Context) *failure { return passes() })
+		took, _, err = try(t, ctx, func(context.Context) *failure { return passes() })
 		if !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
 			t.Errorf("caller leaves: %v after %v", err, took)
 		}

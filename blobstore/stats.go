@@ -5,15 +5,15 @@ import "sync/atomic"
 // Stats counts what a Store has done. Every request that was sent counts, also
 // one that failed and one that was sent again.
 type Stats struct {
-	Gets     int64 `json:"gets"`      // reads of content
-	GetBytes int64 `json:"get_bytes"` // bytes of content received
-	Puts     int64 `json:"puts"`      // writes of content
-	PutBytes int64 `json:"put_bytes"` // bytes of content stored
-	Others   int64 `json:"others"`    // requests that carry no content: properties, lists, leases
-	Errors   int64 `json:"errors"`    // requests that failed
-	Retries  int64 `json:"retries"`   // requests that were sent again
-	Throttle int64 `json:"throttled"` // requests the store refused for being too many
-	InFlight int64 `json:"in_flight"` // requests not answered yet
+	Gets      int64 `json:"gets"`      // reads of content
+	GetBytes  int64 `json:"get_bytes"` // bytes of content received
+	Puts      int64 `json:"puts"`      // writes of content
+	PutBytes  int64 `json:"put_bytes"` // bytes of content stored
+	Others    int64 `json:"others"`    // requests that carry no content: properties, lists, leases
+	Errors    int64 `json:"errors"`    // requests that failed
+	Retries   int64 `json:"retries"`   // requests that were sent again
+	Throttled int64 `json:"throttled"` // requests the store refused for being too many
+	InFlight  int64 `json:"in_flight"` // requests not answered yet
 }
 
 type counters struct {
@@ -22,14 +22,14 @@ type counters struct {
 
 func (c *counters) stats() Stats {
 	return Stats{
-		Gets:     c.gets.Load(),
-		GetBytes: c.getBytes.Load(),
-		Puts:     c.puts.Load(),
-		PutBytes: c.putBytes.Load(),
-		Others:   c.others.Load(),
-		Errors:   c.errors.Load(),
-		Retries:  c.retries.Load(),
-		Throttle: c.throttled.Load(),
-		InFlight: c.inFlight.Load(),
+		Gets:      c.gets.Load(),
+		GetBytes:  c.getBytes.Load(),
+		Puts:      c.puts.Load(),
+		PutBytes:  c.putBytes.Load(),
+		Others:    c.others.Load(),
+		Errors:    c.errors.Load(),
+		Retries:   c.retries.Load(),
+		Throttled: c.throttled.Load(),
+		InFlight:  c.inFlight.Load(),
 	}
 }

@@ -37,7 +37,7 @@ func testImport(t *testing.T, p Place) {
 	must(t, f.Close())
 
 	last, calls := int64(-1), 0
-	info := mustImport(t, s, src, "a", blobstore.ImportOptions{Progress: func(done, total int64) {
+	info := mustImport(t, s, src, "a", blobstore.ImportOptions{Parallel: 2, Progress: func(done, total int64) {
 		calls++
 		if done < last || done > total || total != size {
 			t.Errorf("progress %d of %d after %d", done, total, last)
@@ -66,6 +66,9 @@ func testImport(t *testing.T, p Place) {
 	if _, err := blobstore.Import(t.Context(), s, src, "a", blobstore.ImportOptions{}); !errors.Is(err, blobstore.ErrExists) {
 		t.Errorf("second import: %v, want ErrExists", err)
 	}
+	odd := Random(4<<20+1000, 7) // its last sector comes from a buffer that was used before
+	info = mustImport(t, s, writeFile(t, "odd", odd), "odd", blobstore.ImportOptions{Parallel: 1})
+	requireContent(t, s, info, odd)
 	empty := writeFile(t, "zeros", make([]byte, 10<<20))
 	info = mustImport(t, s, empty, "zeros", blobstore.ImportOptions{})
 	if rs := dataRanges(t, s.Image(info)); len(rs) != 0 {
@@ -166,7 +169,7 @@ func testImportCancelled(t *testing.T, p Place) {
 		}
 	}})
 	requireContent(t, s, info, want)
-	if st := s.Stats(); first < 4<<20 || st.PutBytes != size-first {
+	if st := s.Stats(); first != size/2 || st.PutBytes != size-first {
 		t.Errorf("went on at %d and sent %d bytes of %d", first, st.PutBytes, int64(size))
 	}
 }
@@ -230,7 +233,7 @@ func testImportKilled(t *testing.T, p Place) {
 		}
 	}})
 	requireContent(t, s, info, want)
-	if st := s.Stats(); first < 4<<20 || st.PutBytes != size-first {
+	if st := s.Stats(); first != size/2 || st.PutBytes != size-first {
 		t.Errorf("went on at %d and sent %d bytes of %d", first, st.PutBytes, int64(size))
 	}
 }
