@@ -282,7 +282,7 @@ func TestCreateFailsHalfway(t *testing.T) {
 
 // Many that want the same name: each image that appears is of one of them.
 func TestUploadsCollide(t *testing.T) {
-	const size, rounds = 64 << 10, 60
+	const size, rounds = 64 << 10, 30
 	dir := t.TempDir()
 	var wg sync.WaitGroup
 	for i := range 4 {

@@ -64,7 +64,7 @@ func Import(ctx context.Context, s Store, src, name string, opts ImportOptions) 
 	}
 	defer u.Close()
 	if err := copySource(ctx, u, source, opts); err != nil {
-		return Info{}, fmt.Errorf("import %s: %w", src, err)
+		return Info{}, fmt.Errorf("import %s: %w (import it again to go on, remove image %s to drop what is stored)", src, err, name)
 	}
 	if err := source.unchanged(); err != nil {
 		u.Abort(ctx) // what is there belongs to no content
