@@ -78,7 +78,7 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 	}
 	if !o.Shell {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the guest was not ready after %s", o.Timeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the script has not ended after %s", o.Timeout))
 		defer cancel()
 	}
 	if r.Dir, r.release, err = newDir(); err != nil {

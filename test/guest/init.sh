@@ -13,10 +13,8 @@ stty -F /dev/ttyS0 raw -echo
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1 4>/dev/ttyS0
 
+# what is there already has its names: no udevadm trigger, which takes a second
 /usr/lib/systemd/systemd-udevd --daemon 2>/dev/null
-# not the hundreds of terminals: each would cost a process
-udevadm trigger --action=add --subsystem-match=block --subsystem-match=scsi --subsystem-match=net --subsystem-match=misc
-udevadm settle -t 20
 
 ip link set lo up
 for n in 0 1; do
@@ -31,10 +29,9 @@ echo 2000 >/sys/module/block/parameters/events_dfl_poll_msecs # what distributio
 
 . /host/env
 if [ -e /host/shell ]; then
-	. /host/lib.sh
 	dmesg -n 3
 	echo "@ready" >&3
-	setsid sh -c 'exec cttyhack sh -i' <>/dev/tty1 >&0 2>&1
+	ENV=/host/lib.sh setsid -c busybox sh -i </dev/tty1 >/dev/tty1 2>&1
 	status=0
 else
 	dmesg -C

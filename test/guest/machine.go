@@ -87,6 +87,10 @@ func (m *machine) run(ctx context.Context, script string) (status int, err error
 	cmd.ExtraFiles = files
 	if m.shell {
 		cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
+		// the guest's kernel sets our terminal to its liking
+		if mode, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
+			defer unix.IoctlSetTermios(0, unix.TCSETS, mode)
+		}
 	}
 	if err := m.ns.start(cmd); err != nil {
 		return 0, fmt.Errorf("start the guest's kernel: %w", err)

@@ -73,7 +73,7 @@ func run() (int, error) {
 	defer stop()
 	r, err := guest.Do(ctx, script, o)
 	if keep || err != nil || r.Status != 0 {
-		dir, kerr := r.Keep("by hand")
+		dir, kerr := r.Keep("by-hand")
 		if dir != "" {
 			fmt.Println("kept:", dir)
 		}
