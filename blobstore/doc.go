@@ -41,6 +41,14 @@
 // An Upload fills a page blob, or a sparse file in the directory .uploads, that
 // nobody sees before Commit. After a crash the next Create with the same
 // source goes on at the last Checkpoint. One upload per name: a lease on the
-// blob, or a lock on the file, keeps a second one out. Delete removes what an
+// blob, or a lock on the file, keeps a second one out; the lease of a killed one
+// runs out within seconds, which the next one waits for. Delete removes what an
 // unfinished upload left.
+//
+// # What is needed of Azure
+//
+// Reading needs to list and read blobs of any type. Importing makes page
+// blobs, which accounts with a hierarchical namespace do not have, in a
+// container that it creates when there is none. Only the configured identity,
+// key or token counts; nothing is asked for at Open.
 package blobstore
