@@ -48,7 +48,6 @@
 // # What is needed of Azure
 //
 // Reading needs to list and read blobs of any type. Importing makes page
-// blobs, which accounts with a hierarchical namespace do not have, in a
-// container that it creates when there is none. Only the configured identity,
-// key or token counts; nothing is asked for at Open.
+// blobs, which not every kind of account offers, in a container that it creates
+// when there is none.
 package blobstore
