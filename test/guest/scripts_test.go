@@ -52,8 +52,6 @@ func script(t *testing.T, name string, o Options) {
 	Run(t, string(text), o)
 }
 
-// These wait most, so they begin first.
-
 func TestCut(t *testing.T) { script(t, "cut.sh", Options{}) }
 
 func TestRestart(t *testing.T) {
