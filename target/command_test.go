@@ -212,6 +212,7 @@ func TestImmediateCommands(t *testing.T) {
 		p.SetCmdSN(conn.CmdSN)
 		return p
 	}
+	before := conn.MaxCmdSN
 	for range maxImmediates {
 		send(t, conn, immediate())
 		<-h.started
@@ -225,6 +226,9 @@ func TestImmediateCommands(t *testing.T) {
 	close(h.release)
 	for range maxImmediates + 1 {
 		receive(t, conn, pdu.SCSIResponse)
+	}
+	if conn.MaxCmdSN != before+1 {
+		t.Errorf("MaxCmdSN went from %d to %d for one command that was not immediate", before, conn.MaxCmdSN)
 	}
 }
 
@@ -402,6 +406,9 @@ func TestManyInFlight(t *testing.T) {
 	eventually(t, "all are taken", func() bool { return s.Sessions()[0].InFlight == depth })
 	if n := len(h.started); n != 0 {
 		t.Errorf("%d more are executed than there are workers", n)
+	}
+	if c := onlyConn(t, s.Server); c.workers.n != workers {
+		t.Errorf("%d workers", c.workers.n)
 	}
 	close(h.release)
 	seen := map[uint32]bool{}

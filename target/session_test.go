@@ -180,6 +180,30 @@ func TestLogout(t *testing.T) {
 	}
 }
 
+// The response to a logout waits for all commands.
+func TestLogoutWaits(t *testing.T) {
+	started, ends := make(chan struct{}), make(chan struct{})
+	stubborn := &fakeUnit{execute: func(ctx context.Context, c *lun.Command) {
+		close(started)
+		<-ctx.Done()
+		<-ends
+	}}
+	quick := newHanging()
+	conn := start(t, Config{}, stubborn, quick).login(t)
+	send(t, conn, conn.NewCommand(0, make([]byte, 6)), conn.NewCommand(1, make([]byte, 6)))
+	<-started
+	<-quick.started
+	send(t, conn, conn.NewRequest(pdu.LogoutReq))
+	eventually(t, "one has ended", func() bool { return quick.running.Load() == 0 })
+	conn.Timeout = 50 * time.Millisecond
+	if p, err := conn.Receive(); err == nil {
+		t.Errorf("received %v while a command is being executed", p)
+	}
+	close(ends)
+	conn.Timeout = 10 * time.Second
+	receive(t, conn, pdu.LogoutResp)
+}
+
 // What comes after a logout is not looked at.
 func TestCommandsAfterLogout(t *testing.T) {
 	s := start(t, Config{}, giver(nil, 0, 0))

@@ -428,7 +428,12 @@ func TestManyGiantCommands(t *testing.T) {
 
 // Reads whose answers do not fit the memory wait for it.
 func TestReadsWaitForMemory(t *testing.T) {
-	const commands, size, limit = 50, 1 << 20, 3 << 20
+	t.Run("three at a time", func(t *testing.T) { testReadsWait(t, 3<<20, 3) })
+	t.Run("less than one at a time", func(t *testing.T) { testReadsWait(t, 1, 1) })
+}
+
+func testReadsWait(t *testing.T, limit int64, together int) {
+	const commands, size = 50, 1 << 20
 	var now, most counter
 	unit := new(fakeUnit)
 	unit.execute = func(_ context.Context, c *lun.Command) {
@@ -457,7 +462,7 @@ func TestReadsWaitForMemory(t *testing.T) {
 	if bytes != commands*size {
 		t.Errorf("%d bytes", bytes)
 	}
-	if most := most.add(0); most > limit/size {
+	if most := most.add(0); most > together {
 		t.Errorf("%d reads had buffers at once", most)
 	}
 }
