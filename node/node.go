@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
+	boot    string     // which run of the system this is
 	luns    []lunPlace // of the configuration, by volume
 
 	store blobstore.Store
@@ -68,6 +70,9 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 			n.closeParts()
 		}
 	}()
+	if n.boot, err = bootID(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, dataDirError(cfg.DataDir, err)
 	}
@@ -84,6 +89,15 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, err
 	}
 	return n, nil
+}
+
+// bootID returns a name for this run of the system, which no other has.
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("cannot tell when this system was started: %w; mount /proc", err)
+	}
+	return strings.TrimSpace(string(id)), nil
 }
 
 // dataDirError says what is wrong with a data directory, and what to do.

@@ -30,6 +30,7 @@ type volume struct {
 }
 
 func layerFile(id uint64) string { return fmt.Sprintf("layers/%d", id) }
+func notesFile(id uint64) string { return fmt.Sprintf("layers/%d.notes", id) }
 
 // CreateVolume makes a volume. It fails with ErrExists when there is one of
 // that name, and with ErrInvalid when there cannot be one like that.
@@ -131,7 +132,7 @@ func (n *Node) removeVolume(v meta.Volume) error {
 	if err := n.db.DeleteVolume(v.Name); err != nil {
 		return err
 	}
-	if err := n.array.Remove(layerFile(v.Layer)); err != nil {
+	if err := errors.Join(n.array.Remove(layerFile(v.Layer)), n.array.Remove(notesFile(v.Layer))); err != nil {
 		return err
 	}
 	n.log.Info("volume removed", "volume", v.Name)
@@ -178,22 +179,31 @@ func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Inf
 	if err != nil {
 		return nil, localError("volume "+m.Name, err)
 	}
+	notes, err := n.openNotes(m)
+	if err != nil {
+		file.Close()
+		return nil, localError("volume "+m.Name, err)
+	}
 	cfg := overlay.Config{
-		Name: m.Name,
-		Size: m.Size,
-		File: file,
-		Map:  n.db.Map(m.Layer),
-		Log:  n.log.With("volume", m.Name),
+		Name:  m.Name,
+		Size:  m.Size,
+		File:  file,
+		Map:   n.db.Map(m.Layer),
+		Notes: notes,
+		Boot:  n.boot,
+		Log:   n.log.With("volume", m.Name),
 	}
 	if m.Image != "" {
 		if v.image, err = n.openImage(ctx, info); err != nil {
 			file.Close()
+			notes.Close()
 			return nil, err
 		}
 		cfg.Base = v.image.cache
 	}
 	if v.dev, err = overlay.Open(cfg); err != nil {
 		file.Close()
+		notes.Close()
 		return nil, errors.Join(err, n.releaseImage(v.image))
 	}
 	n.mu.Lock()
@@ -217,6 +227,16 @@ func (n *Node) release(v *volume) error {
 		return nil
 	}
 	return errors.Join(v.dev.Close(), n.releaseImage(v.image))
+}
+
+// openNotes opens the notes of a volume, which hold nothing when they are new.
+func (n *Node) openNotes(m meta.Volume) (*raid.File, error) {
+	name, size := notesFile(m.Layer), overlay.NotesSize(m.Size)
+	f, err := n.array.Open(name, size)
+	if errors.Is(err, raid.ErrNotExist) {
+		return n.array.Create(name, size)
+	}
+	return f, err
 }
 
 // place returns where the configuration shows a volume, or nil.

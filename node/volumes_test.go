@@ -144,8 +144,8 @@ func TestCreateDelete(t *testing.T) {
 		t.Errorf("left: %+v %+v %v", s.Caches, s.Volumes, err)
 	}
 	stop(t, n)
-	if files, _ := filepath.Glob(filepath.Join(cfg.DataDir, "local", "*", "*")); len(files) != 1 {
-		t.Errorf("files %v, want that of v", files)
+	if files, _ := filepath.Glob(filepath.Join(cfg.DataDir, "local", "*", "*")); len(files) != 2 {
+		t.Errorf("files %v, want the layer and the notes of v", files)
 	}
 }
 

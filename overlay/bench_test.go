@@ -30,7 +30,11 @@ func benchVolume(b *testing.B, fill bool) *Volume {
 	if err != nil {
 		b.Fatal(err)
 	}
-	v, err := Open(Config{Name: "v", Size: benchSize, File: f, Map: db.Map(1)})
+	notes, err := array.Create("notes", NotesSize(benchSize))
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, err := Open(Config{Name: "v", Size: benchSize, File: f, Map: db.Map(1), Notes: notes, Boot: "bench"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -48,6 +48,9 @@
 // one, and as the same on every later read. Overwriting blocks that are present
 // changes no state and appends nothing.
 //
+// A process that is killed loses less: what was answered is there when the
+// volume is opened again on the running system, flushed or not (notes.go).
+//
 // The changes of a cache are appended now and then; losing them costs
 // fetching again.
 //

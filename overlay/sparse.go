@@ -40,8 +40,9 @@ type Map interface {
 // sparse is a file and what is known of its blocks: the body of layers and
 // caches.
 type sparse struct {
-	file File
-	disk Map
+	file  File
+	disk  Map
+	notes Notes // nil: unflushed changes do not outlive the process
 
 	mu      sync.RWMutex
 	index   *index      // guarded by mu
@@ -106,10 +107,14 @@ func (s *sparse) all(r block.Range, st state) bool {
 }
 
 // mark puts the blocks of r, which is aligned, in state st.
-func (s *sparse) mark(r block.Range, st state) {
+func (s *sparse) mark(r block.Range, st state) error {
+	if err := s.note(r, st); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.markLocked(r, st)
 	s.mu.Unlock()
+	return nil
 }
 
 // fill puts those blocks of r, which is aligned, in state st that are absent.
@@ -212,6 +217,12 @@ func (s *sparse) close() error {
 	s.commits.close()
 	zeroed, err := s.round()
 	s.giveBack(zeroed)
+	if s.notes != nil {
+		if err == nil {
+			err = localError(s.notes.Clear()) // all of it is durable
+		}
+		err = errors.Join(err, s.notes.Close())
+	}
 	return errors.Join(err, s.file.Close())
 }
 

@@ -17,6 +17,11 @@ type Config struct {
 	Map  Map    // what is in File
 	Base *Cache // what lies below; nil: zeros
 	Log  *slog.Logger
+
+	// Notes, where they are given, let what was written and not flushed
+	// outlive the process, as long as the system named Boot runs.
+	Notes Notes
+	Boot  string
 }
 
 // Volume is a disk that can be written, over the cache of an image or over
@@ -57,6 +62,11 @@ func Open(cfg Config) (*Volume, error) {
 	layer, err := openSparse(cfg.Size, cfg.File, cfg.Map)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
+	}
+	if cfg.Notes != nil {
+		if err := layer.takeNotes(cfg.Notes, cfg.Boot); err != nil {
+			return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
+		}
 	}
 	v := &Volume{name: cfg.Name, size: cfg.Size, layer: layer, base: cfg.Base, log: cfg.Log}
 	layer.punch = v.punch

@@ -79,10 +79,13 @@ func (v *Volume) Discard(ctx context.Context, off, n int64) error {
 	}
 	if !whole.Empty() {
 		v.own(whole)
-		v.markZero(whole)
+		err = v.markZero(whole)
 		v.disown(whole)
 	}
-	return v.wrap(v.clearPart(ctx, tail))
+	if err == nil {
+		err = v.clearPart(ctx, tail)
+	}
+	return v.wrap(err)
 }
 
 // split cuts r into a part of a block, whole blocks, and another part of a
@@ -106,10 +109,10 @@ func (v *Volume) put(p []byte, r block.Range) (done bool, err error) {
 	if err := v.layer.write(p, r.Off); err != nil {
 		return true, err
 	}
-	if !owned {
-		v.layer.mark(r, present)
+	if owned {
+		return true, nil
 	}
-	return true, nil
+	return true, v.layer.mark(r, present)
 }
 
 // writePart writes p at off, within one block.
@@ -138,8 +141,7 @@ func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	if err := v.layer.write(below[:], b.Off); err != nil {
 		return err
 	}
-	v.layer.mark(b, present)
-	return nil
+	return v.layer.mark(b, present)
 }
 
 // clearPart makes r, within one block, read as zeros.
@@ -155,19 +157,21 @@ func (v *Volume) clearPart(ctx context.Context, r block.Range) error {
 }
 
 // markZero makes whole blocks read as zeros. The caller owns r.
-func (v *Volume) markZero(r block.Range) {
+func (v *Volume) markZero(r block.Range) error {
 	if v.base != nil {
-		v.layer.mark(r, zero)
-		return
+		return v.layer.mark(r, zero)
 	}
 	for off := r.Off; off < r.End; { // on a blank disk absent blocks are zeros already
 		st, end := v.layer.at(off)
 		end = min(end, r.End)
 		if st == present {
-			v.layer.mark(block.Range{Off: off, End: end}, zero)
+			if err := v.layer.mark(block.Range{Off: off, End: end}, zero); err != nil {
+				return err
+			}
 		}
 		off = end
 	}
+	return nil
 }
 
 // punchMax bounds how much of the volume is owned at a time for punching.

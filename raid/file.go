@@ -86,6 +86,41 @@ func (f *File) Sync() error {
 	return nil
 }
 
+// DataRanges calls f, in ascending order, for each range that may hold
+// something else than zeros, until f fails.
+func (f *File) DataRanges(fn func(block.Range) error) error {
+	for off := int64(0); off < f.size; {
+		start, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // nothing behind off
+		}
+		end := f.size
+		if err == nil {
+			end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
+		}
+		if err != nil {
+			return memberError(&os.PathError{Op: "seek", Path: f.f.Name(), Err: err})
+		}
+		if err := fn(block.Range{Off: start, End: min(end, f.size)}); err != nil {
+			return err
+		}
+		off = end
+	}
+	return nil
+}
+
+// Clear makes all of the file zeros and gives its space back.
+func (f *File) Clear() error {
+	err := unix.Ftruncate(f.fd, 0)
+	if err == nil {
+		err = unix.Ftruncate(f.fd, f.size)
+	}
+	if err != nil {
+		return memberError(&os.PathError{Op: "truncate", Path: f.f.Name(), Err: err})
+	}
+	return nil
+}
+
 // Allocated returns the bytes that the file occupies on its members.
 func (f *File) Allocated() (int64, error) {
 	var st unix.Stat_t

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,22 @@ func TestArrayFile(t *testing.T) {
 	}
 	if n, err := f.Allocated(); err != nil || n > 64<<10 {
 		t.Errorf("Allocated: %d %v, want a few KiB: the file is not sparse", n, err)
+	}
+	var ranges []block.Range
+	if err := f.DataRanges(func(r block.Range) error { ranges = append(ranges, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []block.Range{{Off: 0, End: 4096}, {Off: 8192, End: 12288}}; !slices.Equal(ranges, want) {
+		t.Errorf("DataRanges: %v, want %v", ranges, want)
+	}
+	if err := f.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, make([]byte, len(got))) {
+		t.Errorf("a cleared file does not read as zeros (%v)", err)
+	}
+	if err := f.DataRanges(func(r block.Range) error { return errors.New(r.String()) }); err != nil {
+		t.Errorf("a cleared file has data: %v", err)
 	}
 	if err := a.Remove("layers/1"); err != nil {
 		t.Error(err)
