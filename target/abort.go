@@ -52,8 +52,12 @@ func (c *conn) taskRequest(h *pdu.Header) error {
 			break
 		}
 		c.stopEverywhere(s, onUnit)
+		if f == pdu.LogicalUnitReset {
+			c.sess.target.Units.Reset(uint16(unit))
+		}
 	case pdu.TargetWarmReset, pdu.TargetColdReset:
 		c.stopEverywhere(s, func(*task) bool { return true })
+		c.sess.target.Units.ResetAll()
 	case pdu.TaskReassign: // error recovery level 2
 		code = pdu.TaskNoReassign
 	case pdu.ClearACA: // NormACA is 0

@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"skylun/lun"
@@ -203,6 +204,34 @@ func TestLUNNumber(t *testing.T) {
 	} {
 		if got := lunNumber(c.lun); got != c.want {
 			t.Errorf("%x: %d, want %d", c.lun, got, c.want)
+		}
+	}
+}
+
+// resettable counts its resets.
+type resettable struct {
+	lun.Unit
+	resets atomic.Int32
+}
+
+func (u *resettable) Reset() { u.resets.Add(1) }
+
+// SAM-5 6.3: a reset reaches the units that it concerns before it is answered.
+func TestResetReachesUnits(t *testing.T) {
+	zero, one := &resettable{Unit: giver(nil, 0, 0)}, &resettable{Unit: giver(nil, 0, 0)}
+	conn := start(t, Config{}, zero, one).login(t)
+	for _, c := range []struct {
+		f         pdu.TaskFunction
+		zero, one int32 // resets so far
+	}{
+		{pdu.AbortTaskSet, 0, 0}, {pdu.ClearTaskSet, 0, 0}, {pdu.LogicalUnitReset, 1, 0},
+		{pdu.TargetWarmReset, 2, 1}, {pdu.TargetColdReset, 3, 2},
+	} {
+		if code := manage(t, conn, c.f, 0, nil); code != pdu.TaskComplete {
+			t.Errorf("function %d: response %d", c.f, code)
+		}
+		if a, b := zero.resets.Load(), one.resets.Load(); a != c.zero || b != c.one {
+			t.Errorf("after function %d: %d and %d resets, want %d and %d", c.f, a, b, c.zero, c.one)
 		}
 	}
 }
