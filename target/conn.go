@@ -54,6 +54,7 @@ type conn struct {
 	statSN     uint32
 	ttt        uint32 // target transfer tag given last
 	immediates int    // immediate commands in flight
+	r2ts       int    // R2Ts that have not been answered completely
 	tasks      map[uint32]*task
 	busy       int     // tasks that a worker has or is going to have
 	parked     []*task // wait for memory, in order
@@ -211,15 +212,6 @@ func (c *conn) reject(bad *pdu.Header, reason pdu.RejectReason) error {
 	c.next.copy(bad[:])
 	c.drainOutput(queueSize)
 	return c.err
-}
-
-// flushBeforeRead lets the answers that are due leave. It tells whether the
-// workers have nothing to do.
-func (c *conn) flushBeforeRead() (idle bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.flush()
-	return c.busy == 0, c.err
 }
 
 // fail ends the connection because of err: nothing is sent any more, commands

@@ -9,7 +9,8 @@ import (
 const (
 	maxRecvData = 256 << 10                                          // our MaxRecvDataSegmentLength
 	inputSize   = pdu.HeaderSize + pdu.MaxAHS + maxRecvData + 16<<10 // of the input buffer: any PDU, and some headers more
-	directSize  = 16 << 10                                           // payload that is missing and not shorter is read where it belongs
+	directSize  = 64 << 10                                           // payload that is missing and not shorter is read where it belongs
+	followSize  = 16 << 10                                           // what is read of that which follows it
 )
 
 // input is the receiving end of a connection, used by its reader only. The
@@ -24,23 +25,35 @@ type input struct {
 	ahs  []byte     // its additional header segments, also a copy
 	data int        // bytes of its data segment that have not been taken
 	pad  int        // and of the padding
+
+	// brief keeps fill from reading far ahead: data is to be expected that
+	// belongs elsewhere.
+	brief bool
 }
 
 // buffered returns how many bytes wait in the buffer.
 func (in *input) buffered() int { return in.w - in.r }
 
-// fill reads until n bytes, at most len(buf), wait in the buffer. Before it
-// waits for the peer it lets the answers that are due leave.
+// fill reads until n bytes, at most len(buf), wait in the buffer.
 func (c *conn) fill(n int) error {
 	in := &c.in
 	for in.w-in.r < n {
+		idle, err := c.beforeRead()
+		if err != nil {
+			return err
+		}
 		if in.r == in.w {
 			in.r, in.w = 0, 0
-		} else if len(in.buf)-in.r < n || len(in.buf)-in.w < directSize {
+		} else if len(in.buf)-in.r < n || len(in.buf)-in.w < followSize {
 			in.w = copy(in.buf, in.buf[in.r:in.w])
 			in.r = 0
 		}
-		m, err := c.read(in.buf[in.w:])
+		end := len(in.buf)
+		if in.brief {
+			end = min(end, in.r+max(n, followSize))
+		}
+		m, err := c.sock.read(in.buf[in.w:end], nil, idle)
+		c.reads.Add(1)
 		in.w += m
 		if err != nil {
 			return err
@@ -49,15 +62,14 @@ func (c *conn) fill(n int) error {
 	return nil
 }
 
-// read reads what there is into p, after flushing.
-func (c *conn) read(p []byte) (n int, err error) {
-	idle, err := c.flushBeforeRead()
-	if err != nil {
-		return 0, err
-	}
-	n, err = c.sock.read(p, idle)
-	c.reads.Add(1)
-	return n, err
+// beforeRead lets the answers that are due leave before the reader waits for
+// the peer. It tells whether the workers have nothing to do.
+func (c *conn) beforeRead() (idle bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flush()
+	c.in.brief = c.r2ts > 0
+	return c.busy == 0, c.err
 }
 
 // nextPDU takes the header of the next PDU off the input, with its additional
@@ -111,8 +123,15 @@ func (c *conn) receive(p []byte) error {
 	n := copy(p, in.buf[in.r:in.w])
 	in.r += n
 	in.data -= n
-	for n < len(p) {
-		m, err := c.read(p[n:])
+	for n < len(p) { // and so the buffer is empty
+		idle, err := c.beforeRead()
+		if err != nil {
+			return err
+		}
+		m, err := c.sock.read(p[n:], in.buf[:min(len(in.buf), followSize)], idle)
+		c.reads.Add(1)
+		in.r, in.w = 0, max(0, m-(len(p)-n))
+		m -= in.w
 		n += m
 		in.data -= m
 		if err != nil {

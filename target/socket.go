@@ -9,10 +9,10 @@ import (
 // writes at a time; interrupt and shut may be called beside them, close only
 // when they are through.
 type socket interface {
-	// read reads what there is into p, and waits for something if there is
-	// nothing. idle says that nobody else has work to do on behalf of the
-	// connection.
-	read(p []byte, idle bool) (int, error)
+	// read reads what there is into p, and when that is full into more, and
+	// waits for something if there is nothing. idle says that nobody else has
+	// work to do on behalf of the connection.
+	read(p, more []byte, idle bool) (int, error)
 
 	// write writes all of vec, which it may change.
 	write(vec [][]byte) error
@@ -33,7 +33,7 @@ type netSocket struct {
 	vec net.Buffers
 }
 
-func (s *netSocket) read(p []byte, idle bool) (int, error) { return s.Read(p) }
+func (s *netSocket) read(p, _ []byte, _ bool) (int, error) { return s.Read(p) }
 
 func (s *netSocket) write(vec [][]byte) error {
 	s.vec = vec

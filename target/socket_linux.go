@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -39,10 +40,10 @@ import (
 const (
 	pollTime = 2 // milliseconds
 
-	// yieldAfter is after how many waits in poll the reader goes through the
-	// scheduler. A goroutine that does not for ten milliseconds is taken for
-	// one that hogs its P, and is bothered in every system call from then on.
-	yieldAfter = 64
+	// yieldAfter is after how long the reader goes through the scheduler. A
+	// goroutine that does not for ten milliseconds is taken for one that hogs
+	// its P, and is bothered in every system call from then on.
+	yieldAfter = 4 * time.Millisecond
 
 	maxIovecs = 1024 // of one writev, IOV_MAX
 )
@@ -60,15 +61,16 @@ type tcpSocket struct {
 
 	// Of the reader.
 
-	slot   bool // one is ours
-	polls  int
-	fds    [1]unix.PollFd
-	parked *os.File // the copy in the poller
-	raw    syscall.RawConn
-	once   func(uintptr) bool // readOnce, made once
-	p      []byte
-	n      int
-	err    error
+	slot    bool // one is ours
+	yielded time.Time
+	fds     [1]unix.PollFd
+	parked  *os.File // the copy in the poller
+	raw     syscall.RawConn
+	once    func(uintptr) bool // readOnce, made once
+	vec     [2]unix.Iovec      // what to read into
+	n       int
+	err     error
+	drained bool // there was less than the last read asked for
 
 	// Of the writer.
 
@@ -98,9 +100,13 @@ func fastSocket(nc *netSocket, slots *atomic.Int32) socket {
 
 func dup(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
 
-func (s *tcpSocket) read(p []byte, idle bool) (int, error) {
-	s.p, s.n, s.err = p, 0, nil
-	defer func() { s.p = nil }()
+func (s *tcpSocket) read(p, more []byte, idle bool) (int, error) {
+	s.vec = [2]unix.Iovec{iovec(p), iovec(more)}
+	s.n, s.err = 0, nil
+	defer func() { s.vec = [2]unix.Iovec{} }()
+	if !s.drained && s.readOnce(uintptr(s.fd)) {
+		return s.result()
+	}
 	if s.takeSlot(idle) {
 		s.unpark()
 		if s.poll(unix.POLLIN) && s.readOnce(uintptr(s.fd)) {
@@ -120,23 +126,34 @@ func (s *tcpSocket) read(p []byte, idle bool) (int, error) {
 // readOnce reads, and tells whether there was something to read, or an error.
 func (s *tcpSocket) readOnce(fd uintptr) bool {
 	for {
-		s.n, s.err = unix.Read(int(fd), s.p)
-		switch s.err {
+		n, _, errno := unix.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&s.vec[0])), uintptr(len(s.vec)))
+		switch errno {
+		case 0:
+			s.n = int(n)
+			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
 		default:
+			s.err = errno
 			return true
 		}
 	}
 }
 
+func iovec(p []byte) unix.Iovec {
+	v := unix.Iovec{Base: unsafe.SliceData(p)}
+	v.SetLen(len(p))
+	return v
+}
+
 func (s *tcpSocket) result() (int, error) {
+	s.drained = uint64(s.n) < s.vec[0].Len+s.vec[1].Len
 	switch {
 	case s.stopped.Load():
 		return 0, errInterrupted
 	case s.err != nil:
-		return 0, os.NewSyscallError("read", s.err)
+		return 0, os.NewSyscallError("readv", s.err)
 	case s.n == 0:
 		return 0, io.EOF
 	}
@@ -169,7 +186,8 @@ func (s *tcpSocket) poll(events int16) bool {
 	for err == unix.EINTR {
 		n, err = unix.Poll(s.fds[:], pollTime)
 	}
-	if s.polls++; s.polls%yieldAfter == 0 {
+	if now := time.Now(); now.Sub(s.yielded) > yieldAfter {
+		s.yielded = now
 		runtime.Gosched()
 	}
 	return n > 0
@@ -209,9 +227,7 @@ func (s *tcpSocket) write(vec [][]byte) error {
 	for len(vec) > 0 {
 		s.iovecs = s.iovecs[:0]
 		for _, p := range vec[:min(len(vec), maxIovecs)] {
-			v := unix.Iovec{Base: unsafe.SliceData(p)}
-			v.SetLen(len(p))
-			s.iovecs = append(s.iovecs, v)
+			s.iovecs = append(s.iovecs, iovec(p))
 		}
 		n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(s.fd), uintptr(unsafe.Pointer(&s.iovecs[0])), uintptr(len(s.iovecs)))
 		clear(s.iovecs)

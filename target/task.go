@@ -144,6 +144,7 @@ func (c *conn) forget(t *task) {
 	if t.immediate {
 		c.immediates--
 	}
+	c.r2ts -= t.transfer.active
 	if t.listed {
 		delete(c.tasks, t.itt)
 		c.free = append(c.free, t)

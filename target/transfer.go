@@ -107,6 +107,7 @@ func (c *conn) writeCommand(h *pdu.Header, t *task) error {
 	return c.gathered(t)
 }
 
+// countIn counts n bytes of Data-Out.
 func (c *conn) countIn(n uint32) {
 	c.mu.Lock()
 	c.count.BytesWrite += uint64(n)
@@ -178,6 +179,7 @@ func (c *conn) solicit(t *task) {
 		h.SetDesiredLen(n)
 		x.r2tSN++
 		x.active++
+		c.r2ts++
 		x.solicited += n
 	}
 }
@@ -236,8 +238,11 @@ func (c *conn) dataOut(h *pdu.Header) error {
 	r.dataSN++
 	c.countIn(n)
 	if r.next == r.end {
+		c.mu.Lock()
 		r.active = false
 		x.active--
+		c.r2ts--
+		c.mu.Unlock()
 	}
 	return c.gathered(t)
 }
