@@ -23,6 +23,7 @@ func (s *abort) oneGone() {
 		s.conn.srv.wg.Go(func() {
 			s.conn.mu.Lock()
 			defer s.conn.mu.Unlock()
+			s.conn.aborts--
 			s.conn.taskResponse(s.itt, pdu.TaskComplete)
 			s.conn.flush()
 		})
@@ -34,19 +35,25 @@ func (c *conn) taskRequest(h *pdu.Header) error {
 	if ok, err := c.take(h); !ok {
 		return err
 	}
+	c.mu.Lock()
+	tooMany := c.aborts >= maxImmediates
+	c.aborts++
+	c.mu.Unlock()
 	s := &abort{conn: c, itt: h.ITT()}
 	s.left.Store(1)
 	code := byte(pdu.TaskComplete)
 	unit := lunNumber(h.LUN())
 	onUnit := func(t *task) bool { return lunNumber(t.lun) == unit }
-	switch f := h.TaskFunction(); f {
-	case pdu.AbortTask:
+	switch f := h.TaskFunction(); {
+	case tooMany:
+		code = pdu.TaskRejected
+	case f == pdu.AbortTask:
 		if !c.stopTasks(s, c, func(t *task) bool { return t.itt == h.RefTag() }) {
 			code = c.absentTask(h)
 		}
-	case pdu.AbortTaskSet:
+	case f == pdu.AbortTaskSet:
 		c.stopTasks(s, c, onUnit)
-	case pdu.ClearTaskSet, pdu.LogicalUnitReset:
+	case f == pdu.ClearTaskSet, f == pdu.LogicalUnitReset:
 		if !c.hasUnit(unit) {
 			code = pdu.TaskNoLUN
 			break
@@ -55,12 +62,12 @@ func (c *conn) taskRequest(h *pdu.Header) error {
 		if f == pdu.LogicalUnitReset {
 			c.sess.target.Units.Reset(uint16(unit))
 		}
-	case pdu.TargetWarmReset, pdu.TargetColdReset:
+	case f == pdu.TargetWarmReset, f == pdu.TargetColdReset:
 		c.stopEverywhere(s, func(*task) bool { return true })
 		c.sess.target.Units.ResetAll()
-	case pdu.TaskReassign: // error recovery level 2
+	case f == pdu.TaskReassign: // error recovery level 2
 		code = pdu.TaskNoReassign
-	case pdu.ClearACA: // NormACA is 0
+	case f == pdu.ClearACA: // NormACA is 0
 		code = pdu.TaskNotSupported
 	default:
 		code = pdu.TaskRejected
@@ -68,6 +75,7 @@ func (c *conn) taskRequest(h *pdu.Header) error {
 	if s.left.Add(-1) == 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.aborts--
 		c.taskResponse(s.itt, code)
 		return c.err
 	}

@@ -69,12 +69,21 @@ func TestAbortWaits(t *testing.T) {
 	victim := conn.NewCommand(0, make([]byte, 6))
 	send(t, conn, victim)
 	<-started
+	for range maxImmediates - 2 {
+		send(t, conn, newTaskRequest(conn, pdu.AbortTaskSet, 0, nil))
+	}
 	first, second := newTaskRequest(conn, pdu.AbortTask, 0, victim), newTaskRequest(conn, pdu.LogicalUnitReset, 0, nil)
 	send(t, conn, first, second)
 	<-cancelled
 	alive(t, conn)
+	if code := manage(t, conn, pdu.AbortTaskSet, 0, nil); code != pdu.TaskRejected {
+		t.Errorf("response %d to one request too many", code)
+	}
 	close(ends)
-	seen := map[uint32]bool{receive(t, conn, pdu.TaskResponse).ITT(): true, receive(t, conn, pdu.TaskResponse).ITT(): true}
+	seen := map[uint32]bool{}
+	for range maxImmediates {
+		seen[receive(t, conn, pdu.TaskResponse).ITT()] = true
+	}
 	if !seen[first.ITT()] || !seen[second.ITT()] {
 		t.Errorf("responses for %v", seen)
 	}

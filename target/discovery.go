@@ -66,10 +66,7 @@ func (c *conn) textRequest(h *pdu.Header) error {
 	case h.Final() && len(x.reply) == 0:
 		x.ttt = pdu.NoTag
 	default:
-		if c.ttt++; c.ttt == pdu.NoTag {
-			c.ttt++
-		}
-		x.ttt = c.ttt
+		x.ttt = c.nextTTT()
 		r.SetFlags(0)
 		if len(x.reply) > 0 {
 			r.SetFlags(pdu.FlagContinue)
@@ -85,13 +82,15 @@ func (c *conn) textRequest(h *pdu.Header) error {
 // textReply answers the keys of a text request.
 func (c *conn) textReply(request []byte) (reply []byte, err error) {
 	text := pdu.Text(request)
+	sent := false
 	for {
 		key, value, err := text.Next()
 		if err != nil || key == nil {
 			return reply, err
 		}
 		switch k, v := string(key), string(value); {
-		case k == "SendTargets":
+		case k == "SendTargets" && !sent: // the answer may be long: once is enough
+			sent = true
 			reply = c.sendTargets(reply, v)
 		case k == "MaxRecvDataSegmentLength": // may be declared anew at any time, 13.12
 			if size, ok := number(v, 512, 1<<24-1); ok {

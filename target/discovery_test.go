@@ -155,6 +155,18 @@ func TestTextKeys(t *testing.T) {
 	}
 }
 
+// One SendTargets in a request is answered.
+func TestSendTargetsTwice(t *testing.T) {
+	c := start(t, Config{}).discover(t)
+	p := c.NewRequest(pdu.TextReq)
+	p.Data = initiator.Keys{"SendTargets", "All", "SendTargets", "All"}.Text()
+	send(t, c, p)
+	got, _ := initiator.ParseKeys(receive(t, c, pdu.TextResp).Data)
+	if n := len(got.Get("TargetName")); n != 1 || !slices.Equal(got.Get("SendTargets"), []string{"Reject"}) {
+		t.Errorf("answer %q", got)
+	}
+}
+
 // A text request is bounded.
 func TestTextBounds(t *testing.T) {
 	c := start(t, Config{}).discover(t)

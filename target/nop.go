@@ -94,10 +94,7 @@ func (c *conn) sendPing() {
 	if c.writing {
 		return // the answer to what is being written will do
 	}
-	if c.ttt++; c.ttt == pdu.NoTag {
-		c.ttt++
-	}
-	c.respond(pdu.NOPIn, pdu.NoTag, false).SetTTT(c.ttt)
+	c.respond(pdu.NOPIn, pdu.NoTag, false).SetTTT(c.nextTTT())
 	c.ping.seen++
 	c.aside(c.flushLocked)
 }

@@ -86,7 +86,7 @@ func (b *batch) data(p []byte) {
 
 // copy appends the bytes of p, and padding.
 func (b *batch) copy(p []byte) {
-	for n := len(p); ; {
+	for n := len(p); n > 0; {
 		m := copy(b.grow(min(len(p), chunkSize)), p)
 		if p = p[m:]; len(p) == 0 {
 			b.pad(n)

@@ -2,15 +2,12 @@ package target
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"skylun/lun"
 )
@@ -166,111 +163,4 @@ func (s *Server) connsOf(t *target) []*conn {
 		}
 	}
 	return conns
-}
-
-// admit lets a new connection begin its login, or closes it when there are too
-// many that have not finished theirs.
-func (s *Server) admit(ctx context.Context, nc net.Conn) {
-	s.accepted.Add(1)
-	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
-	// The end of ctx drops the connection, and that cancels the commands: the
-	// other way round an answer could still leave.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := newConn(s, nc, cancel)
-	s.mu.Lock()
-	ok := !s.stopping && s.inLogin < s.cfg.MaxLogins
-	if ok {
-		s.inLogin++
-		s.conns[c] = true
-		s.wg.Add(1)
-	}
-	s.mu.Unlock()
-	if !ok {
-		s.refused.Add(1)
-		cancel()
-		nc.Close()
-		return
-	}
-	go func() {
-		defer s.wg.Done()
-		c.run(ctx)
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
-}
-
-// loginDone makes room for the next login.
-func (s *Server) loginDone(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.inLogin--
-	s.conns[c] = false
-	if c.sess == nil {
-		s.failed.Add(1)
-	}
-}
-
-// Shutdown stops accepting, lets the commands in flight end and their answers
-// leave, and closes all connections. When ctx ends first, what is left is
-// dropped and its error is returned; no command is being executed after
-// Shutdown in any case.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.stop(func(c *conn) { c.drain() })
-	done := make(chan struct{})
-	go func() {
-		s.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-	}
-	s.stop(func(c *conn) { c.drop(errShutdown) })
-	<-done
-	return fmt.Errorf("shutdown: sessions dropped: %w", ctx.Err())
-}
-
-// stop closes the portals and calls f for all connections.
-func (s *Server) stop(f func(*conn)) {
-	s.mu.Lock()
-	s.stopping = true
-	for _, p := range s.portals {
-		p.ln.Close()
-	}
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
-	s.mu.Unlock()
-	for _, c := range conns {
-		f(c)
-	}
-}
-
-// Serve accepts connections, until Shutdown is called (then it returns nil)
-// or ctx ends (then all connections are dropped first).
-func (s *Server) Serve(ctx context.Context) error {
-	s.mu.Lock()
-	portals := s.portals
-	s.mu.Unlock()
-	if len(portals) == 0 {
-		return errors.New("serve: no portal is bound")
-	}
-	defer context.AfterFunc(ctx, func() { s.stop(func(c *conn) { c.drop(errShutdown) }) })()
-	var accepting sync.WaitGroup
-	errs := make([]error, len(portals))
-	for i, p := range portals {
-		accepting.Go(func() { errs[i] = s.accept(ctx, p) })
-	}
-	accepting.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		s.wg.Wait()
-		return ctx.Err()
-	}
-	return nil
 }

@@ -167,10 +167,7 @@ func (c *conn) solicit(t *task) {
 			continue
 		}
 		n := min(x.want-x.solicited, uint32(c.params.maxBurst))
-		if c.ttt++; c.ttt == pdu.NoTag {
-			c.ttt++
-		}
-		*r = r2t{active: true, ttt: c.ttt, next: x.solicited, end: x.solicited + n}
+		*r = r2t{active: true, ttt: c.nextTTT(), next: x.solicited, end: x.solicited + n}
 		h := c.respond(pdu.R2T, t.itt, false)
 		h.SetLUN(t.lun)
 		h.SetTTT(r.ttt)
@@ -223,9 +220,6 @@ func (c *conn) dataOut(h *pdu.Header) error {
 
 	r := x.find(h.TTT())
 	if r == nil { // of an earlier use of the task tag
-		c.mu.Lock()
-		t.used = false
-		c.mu.Unlock()
 		return c.gathered(t)
 	}
 	if h.Offset() != r.next || h.DataSN() != r.dataSN || n > r.end-r.next || h.Final() && n < r.end-r.next {

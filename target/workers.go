@@ -74,17 +74,24 @@ func (c *conn) work(ctx context.Context) {
 	defer w.wg.Done()
 	for t := range w.queue {
 		c.executeWaiting(ctx, t)
-		c.mu.Lock()
-		c.busy--
-		c.finish(t)
-		c.flush()
-		c.wake()
-		if w.backlog > 0 {
-			w.backlog--
-		} else {
-			w.idle++
+		if err := c.guard(func() error { c.finishWaiting(t); return nil }); err != nil {
+			c.drop(err)
 		}
-		c.mu.Unlock()
+	}
+}
+
+// finishWaiting ends a task that a worker has executed.
+func (c *conn) finishWaiting(t *task) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy--
+	c.finish(t)
+	c.flush() // may take long
+	c.wake()
+	if w := &c.workers; w.backlog > 0 {
+		w.backlog--
+	} else {
+		w.idle++
 	}
 }
 
