@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+
+	"golang.org/x/sys/unix"
 )
 
 // measure puts l on a unit of s with the given client, "go" or "libiscsi", and
@@ -29,6 +31,7 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 	case client == "libiscsi":
 		run = func() (result, error) { return l.iscsiPerf(ctx, url) }
 	}
+	unix.Sync() // what earlier turns wrote is not written back during this one
 	before, err := s.cpu()
 	if err != nil {
 		return result{}, err
