@@ -29,9 +29,17 @@ type Config struct {
 	QueueDepth int `yaml:"queue_depth"` // commands a session may have in flight; default 128
 	Workers    int `yaml:"workers"`     // commands a session executes at once that have to wait; default 64
 
-	MaxTransfer       int   `yaml:"max_transfer"`       // most Data-Out or Data-In of one command, bytes; default 8 MiB
-	ConnectionBuffers int64 `yaml:"connection_buffers"` // most data buffered for one connection, bytes; default 64 MiB
-	ServerBuffers     int64 `yaml:"server_buffers"`     // most data buffered for all, beyond a share each connection always has, bytes; default 1 GiB
+	// MaxTransfer is the most Data-Out or Data-In of one command, in bytes;
+	// default 8 MiB, which is what the units take.
+	MaxTransfer int `yaml:"max_transfer"`
+
+	// ConnectionBuffers is the most data that is buffered for one
+	// connection, in bytes; default 64 MiB.
+	ConnectionBuffers int64 `yaml:"connection_buffers"`
+
+	// ServerBuffers is the most data that is buffered for all connections,
+	// beyond the MaxTransfer that each has for itself, in bytes; default 1 GiB.
+	ServerBuffers int64 `yaml:"server_buffers"`
 }
 
 // setDefaults fills in what is zero.

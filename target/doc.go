@@ -10,13 +10,13 @@
 //
 // # How a command passes through
 //
-//	 socket
-//	   | one read brings many PDUs
-//	 reader ------ Try ends it -------------------+
-//	   |  \                                       v
-//	   |   task table <-- Data-Out, aborts    next batch --> one vectored write --> socket
-//	   v                                          ^
-//	 workers ----- Execute ends it ---------------+
+//	socket
+//	  | one read brings many PDUs
+//	reader ------ Try ends it -------------------+
+//	  |  \                                       v
+//	  |   task table <-- Data-Out, aborts    next batch --> one vectored write --> socket
+//	  v                                          ^
+//	workers ----- Execute ends it ---------------+
 //
 // The reader of a connection takes a PDU where it lies in the input buffer and
 // asks the unit to Try the command. What can be answered without waiting ends

@@ -7,10 +7,14 @@ import (
 )
 
 const (
-	maxRecvData = 256 << 10                                          // our MaxRecvDataSegmentLength
-	inputSize   = pdu.HeaderSize + pdu.MaxAHS + maxRecvData + 16<<10 // of the input buffer: any PDU, and some headers more
-	directSize  = 64 << 10                                           // payload that is missing and not shorter is read where it belongs
-	followSize  = 16 << 10                                           // what is read of that which follows it
+	maxRecvData = 256 << 10 // our MaxRecvDataSegmentLength
+
+	// inputSize is the length of the input buffer: any PDU, and some more
+	// headers.
+	inputSize = pdu.HeaderSize + pdu.MaxAHS + maxRecvData + 16<<10
+
+	directSize = 64 << 10 // payload that is missing, if it is so much, is read where it belongs
+	followSize = 16 << 10 // what is read with it of that which follows
 )
 
 // input is the receiving end of a connection, used by its reader only. The

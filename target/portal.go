@@ -75,7 +75,8 @@ func (s *Server) accept(ctx context.Context, p portal) error {
 			s.admit(ctx, nc)
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+			errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
 			s.log.Error("cannot accept connections for now", "portal", p.addr, "err", err)
 			select {
 			case <-time.After(time.Second):
