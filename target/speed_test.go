@@ -3,17 +3,12 @@ package target
 import (
 	"fmt"
 	"io"
-	"math"
-	"runtime"
 	"testing"
 
 	"skylun/lun"
 	"skylun/target/pdu"
 	"skylun/test/initiator"
 )
-
-// raceEnabled is set when the race detector is at work; it allocates.
-var raceEnabled bool
 
 // memory is a unit that reads nothing and writes nowhere, without waiting.
 var memory = &fakeUnit{try: func(c *lun.Command) bool {
@@ -99,32 +94,3 @@ func BenchmarkWrite4K(b *testing.B) {
 
 func BenchmarkRead256K(b *testing.B) { benchmark(b, 8, 256<<10, 0) }
 func BenchmarkWrite64K(b *testing.B) { benchmark(b, 16, 0, 64<<10) }
-
-// Commands that are answered inline cost no allocation.
-func TestNoAllocation(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	for _, c := range []struct{ depth, in, out int }{{32, 4096, 0}, {32, 0, 4096}, {1, 4096, 0}, {8, 256 << 10, 0}} {
-		l := newLoad(t, start(t, Config{PingInterval: -1}, memory), c.depth, c.in, c.out)
-		for range 50 {
-			l.run(t)
-		}
-		// The runtime allocates for itself now and then, and so does a reader
-		// that parks, on a machine that is busy with other things.
-		perCommand := math.Inf(1)
-		for attempt := 0; attempt < 10 && perCommand > 0.05; attempt++ {
-			const runs = 200
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for range runs {
-				l.run(t)
-			}
-			runtime.ReadMemStats(&after)
-			perCommand = float64(after.Mallocs-before.Mallocs) / float64(runs*c.depth)
-		}
-		if perCommand > 0.05 {
-			t.Errorf("%d commands at once, in %d, out %d: %.2f allocations for each", c.depth, c.in, c.out, perCommand)
-		}
-	}
-}

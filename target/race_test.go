@@ -1,5 +1,0 @@
-//go:build race
-
-package target
-
-func init() { raceEnabled = true }
