@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -44,6 +45,7 @@ func TestImportKilled(t *testing.T) {
 			}
 			return ""
 		})
+		cmd.Process.Signal(syscall.SIGSTOP)
 		if visible() {
 			t.Error("the image is visible while it is imported")
 		}

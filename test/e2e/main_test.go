@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,7 +42,10 @@ func sharedAzurite() (*azurite.Server, error) {
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
+var race = flag.Bool("server.race", false, "build the server with the race detector")
+
 func run(m *testing.M) int {
+	flag.Parse()
 	for _, name := range os.Environ() {
 		// What the server would take for an override of its configuration.
 		if name, _, _ := strings.Cut(name, "="); strings.HasPrefix(name, "AZURE_") || strings.HasPrefix(name, "SKYLUN_") {
@@ -57,6 +61,9 @@ func run(m *testing.M) int {
 	program = filepath.Join(scratch, "skylun")
 	build := exec.Command("go", "build", "-o", program, "skylun")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if *race {
+		build = exec.Command("go", "build", "-race", "-o", program, "skylun")
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1

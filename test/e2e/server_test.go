@@ -153,6 +153,9 @@ func (s *server) stop() {
 	case <-time.After(15 * time.Second):
 		s.t.Fatalf("the server did not end within 15 s of SIGTERM\n%s", tail(s.logged()))
 	}
+	if log := s.logged(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic: ") {
+		s.t.Errorf("the server's log holds a race or a panic:\n%s", log)
+	}
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
 		s.t.Fatalf("after SIGTERM: exit status %d\n%s", code, tail(s.logged()))
 	}
