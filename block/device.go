@@ -61,3 +61,40 @@ type DataRanger interface {
 	// names reads as zeros. It ends with the first error of f.
 	DataRanges(ctx context.Context, f func(Range) error) error
 }
+
+// Prefetcher is a Reader some of whose bytes are far away.
+type Prefetcher interface {
+	// Prefetch makes [off, off+n) quick to read. With wait it returns when
+	// it is, or with why not; without, it returns at once, and the work is
+	// dropped when there is too much of it.
+	Prefetch(ctx context.Context, off, n int64, wait bool) error
+}
+
+// Updater is a Device that can look at a range and change it in one step.
+type Updater interface {
+	// Update fills p with the bytes at off, calls f with p, and writes p
+	// back when f says so. No write to the range comes in between, and a
+	// read sees all of what was written or nothing. The error of f is
+	// returned, and then nothing is written.
+	Update(ctx context.Context, p []byte, off int64, f func(p []byte) (write bool, err error)) error
+}
+
+// Copier is a Device that can make a range equal to one of another Reader, or
+// of its own, at less cost than that of a read and a write.
+type Copier interface {
+	// CopyFrom makes [off, off+n) what src holds in [from, from+n). When it
+	// can do nothing better than its caller, done is false and nothing has
+	// changed. Ranges of one device may overlap only when they are equal.
+	CopyFrom(ctx context.Context, off int64, src Reader, from, n int64) (done bool, err error)
+}
+
+// Space is local space in bytes.
+type Space struct {
+	Used int64 // by this device
+	Free int64 // what can still be allocated, by this device or another one
+}
+
+// SpaceReporter is a Device whose space is allocated as it is written.
+type SpaceReporter interface {
+	Space(ctx context.Context) (Space, error)
+}

@@ -90,7 +90,31 @@ type Nexus struct {
 	TargetName    string  // iqn. name of the target
 	PortalGroup   uint16  // target portal group tag, also the relative target port identifier
 
+	// Transport is what has made the nexus, nil if it can do nothing for a
+	// unit.
+	Transport Transport
+
 	luns *Map // the inventory it sees, set by AttachNexus
+}
+
+// Transport is what units and maps ask of the transport of a nexus. Its
+// methods may be called while a unit executes a command.
+type Transport interface {
+	// AbortTasks aborts the commands of the nexus for u, but for one that
+	// asks for it, and returns when they can have no further effect, or
+	// with the error of ctx.
+	AbortTasks(ctx context.Context, u Unit, but *Command) error
+
+	// InventoryChanged tells the initiator, if there is a way to, that it
+	// should look at the inventory again. It does not wait.
+	InventoryChanged()
+}
+
+// Store keeps what a unit has to remember over restarts of the server, by
+// name. All its methods are safe for parallel calls.
+type Store interface {
+	Load(name string) ([]byte, error)     // nil when there is nothing of that name
+	Save(name string, value []byte) error // durable when it has returned; nil removes
 }
 
 // begin puts c into the state in which handlers find it.
