@@ -102,12 +102,15 @@ func (c *azureContent) check(r blob.DownloadResponse, n, off int64) error {
 
 // dataRanges implements content: a page blob knows its pages, any other blob
 // is data from end to end.
-func (c *azureContent) dataRanges(ctx context.Context, f func(block.Range) error) error {
+func (c *azureContent) dataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error {
 	if err := c.ours(); err != nil {
 		return err
 	}
 	pages := c.s.client.NewPageBlobClient(c.s.loc.prefix + c.name)
 	opts := &pageblob.GetPageRangesOptions{AccessConditions: c.match}
+	if in != (block.Range{Off: 0, End: c.size}) {
+		opts.Range = blob.HTTPRange{Offset: in.Off, Count: in.Len()}
+	}
 	for {
 		var list pageblob.GetPageRangesResponse
 		err := c.s.other(ctx, c.what, func(ctx context.Context) (err error) {
@@ -115,7 +118,7 @@ func (c *azureContent) dataRanges(ctx context.Context, f func(block.Range) error
 			return err
 		})
 		if errors.Is(err, errBlobType) {
-			return f(block.Range{Off: 0, End: c.size})
+			return f(in)
 		}
 		if err != nil {
 			return err

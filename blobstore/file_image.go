@@ -62,18 +62,18 @@ func (c *fileContent) open() (*os.File, error) {
 	return f, nil
 }
 
-func (c *fileContent) dataRanges(ctx context.Context, f func(block.Range) error) error {
+func (c *fileContent) dataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error {
 	c.s.n.others.Add(1)
 	file, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	for off := int64(0); ; {
+	for off := in.Off; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := nextData(file, off, c.id.size)
+		r, err := nextData(file, off, in.End)
 		if err == nil {
 			// Before a hole is believed in.
 			err = checkIdentity(file, c.id)
@@ -116,10 +116,10 @@ func errChanged(what string) *fault {
 	return &fault{ErrChanged, fmt.Sprintf("%s was changed, replaced or removed in the store: what was not read before is lost", what)}
 }
 
-// nextData returns the first range of f at or after off, and before size, that
+// nextData returns the first range of f at or after off, and before limit, that
 // may hold data. It is empty when there is none.
-func nextData(f *os.File, off, size int64) (block.Range, error) {
-	if off >= size {
+func nextData(f *os.File, off, limit int64) (block.Range, error) {
+	if off >= limit {
 		return block.Range{}, nil
 	}
 	start, err := f.Seek(off, unix.SEEK_DATA)
@@ -127,14 +127,14 @@ func nextData(f *os.File, off, size int64) (block.Range, error) {
 		return block.Range{}, nil
 	}
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) { // it cannot tell, as block devices
-		return block.Range{Off: off, End: size}, nil
+		return block.Range{Off: off, End: limit}, nil
 	}
-	if err != nil {
+	if err != nil || start >= limit {
 		return block.Range{}, err
 	}
 	end, err := f.Seek(start, unix.SEEK_HOLE)
 	if err != nil {
 		return block.Range{}, err
 	}
-	return block.Range{Off: start, End: min(end, size)}, nil
+	return block.Range{Off: start, End: min(end, limit)}, nil
 }

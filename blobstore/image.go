@@ -36,8 +36,9 @@ type content interface {
 	readAt(ctx context.Context, p []byte, off int64) error
 
 	// dataRanges calls f for the ranges that may hold data, ascending,
-	// without overlaps, possibly beyond the end.
-	dataRanges(ctx context.Context, f func(block.Range) error) error
+	// without overlaps, possibly beyond in on both sides. in is not empty
+	// and lies within the blob.
+	dataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error
 }
 
 // Info returns what the image is pinned to.
@@ -68,8 +69,13 @@ func (m *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // DataRanges implements block.DataRanger. When it fails, the ranges told so far
 // are to be forgotten.
-func (m *Image) DataRanges(ctx context.Context, f func(block.Range) error) error {
-	all := block.Range{Off: 0, End: m.stored()}
+func (m *Image) DataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error {
+	if err := block.CheckRange(in.Off, in.Len(), m.info.Size); err != nil {
+		return fmt.Errorf("image %s: %w", m.info.Name, err)
+	}
+	if in.End = min(in.End, m.stored()); in.Empty() {
+		return ctx.Err()
+	}
 	var (
 		run  block.Range // told when it is known where it ends
 		stop error       // what f returned
@@ -80,8 +86,8 @@ func (m *Image) DataRanges(ctx context.Context, f func(block.Range) error) error
 		}
 		return stop
 	}
-	err := m.content.dataRanges(ctx, func(r block.Range) error {
-		if r = r.Intersect(all); r.Empty() {
+	err := m.content.dataRanges(ctx, in, func(r block.Range) error {
+		if r = r.Intersect(in); r.Empty() {
 			return nil
 		}
 		if r.Off == run.End && !run.Empty() {

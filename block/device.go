@@ -57,9 +57,10 @@ type TryWriter interface {
 // zeros.
 type DataRanger interface {
 	// DataRanges calls f, in ascending order and without overlaps, for
-	// every range that may hold something else than zeros. What no call
-	// names reads as zeros. It ends with the first error of f.
-	DataRanges(ctx context.Context, f func(Range) error) error
+	// every part of r that may hold something else than zeros. What no call
+	// names reads as zeros. It ends with the first error of f. What it costs
+	// depends on what is in r, not on what lies before.
+	DataRanges(ctx context.Context, r Range, f func(Range) error) error
 }
 
 // Prefetcher is a Reader some of whose bytes are far away.

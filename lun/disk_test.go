@@ -112,11 +112,14 @@ func (m quick) TryWriteAt(p []byte, off int64) (bool, error) {
 // ranged is a memory that knows its zeros, in pieces of 4 KiB.
 type ranged struct{ *memory }
 
-func (m ranged) DataRanges(_ context.Context, f func(block.Range) error) error {
-	for off := 0; off < len(m.data); off += block.Size {
-		end := min(off+block.Size, len(m.data))
-		if !allZero(m.data[off:end]) {
-			if err := f(block.Range{Off: int64(off), End: int64(end)}); err != nil {
+func (m ranged) DataRanges(_ context.Context, in block.Range, f func(block.Range) error) error {
+	if err := block.CheckRange(in.Off, in.Len(), int64(len(m.data))); err != nil {
+		return err
+	}
+	for off := block.Floor(in.Off, block.Size); off < in.End; off += block.Size {
+		r := block.Range{Off: off, End: min(off+block.Size, int64(len(m.data)))}
+		if !allZero(m.data[r.Off:r.End]) {
+			if err := f(r.Intersect(in)); err != nil {
 				return err
 			}
 		}

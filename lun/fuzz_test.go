@@ -13,8 +13,8 @@ import (
 // able is a device with all optional abilities.
 type able struct{ quick }
 
-func (a able) DataRanges(ctx context.Context, f func(block.Range) error) error {
-	return ranged{a.memory}.DataRanges(ctx, f)
+func (a able) DataRanges(ctx context.Context, r block.Range, f func(block.Range) error) error {
+	return ranged{a.memory}.DataRanges(ctx, r, f)
 }
 
 // hostile is a disk to be tormented: its device notes calls beyond the end,

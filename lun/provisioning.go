@@ -109,7 +109,8 @@ func (d *Disk) getLBAStatus(ctx context.Context, c *Command) error {
 		return room > 0
 	}
 	errFull := errors.New("no room for more")
-	err := d.dev.(block.DataRanger).DataRanges(ctx, func(r block.Range) error {
+	asked := block.Range{Off: int64(lba) * logicalBlock, End: int64(capacity) * logicalBlock}
+	err := d.dev.(block.DataRanger).DataRanges(ctx, asked, func(r block.Range) error {
 		// A logical block that holds any data is mapped.
 		first, end := uint64(r.Off)/logicalBlock, uint64(block.Ceil(r.End, logicalBlock))/logicalBlock
 		if !add(min(first, capacity), deallocated) || !add(min(end, capacity), mapped) {

@@ -87,7 +87,7 @@ func (c *Cache) Scan(ctx context.Context) error {
 			c.copy.fill(r, zero)
 		}
 	}
-	err := image.DataRanges(ctx, func(r block.Range) error {
+	err := image.DataRanges(ctx, block.Range{Off: 0, End: c.ImageSize()}, func(r block.Range) error {
 		empty(block.Range{Off: end, End: min(r.Off, c.Size())})
 		end = r.End
 		return nil

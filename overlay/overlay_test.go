@@ -164,7 +164,7 @@ func (c *countingImage) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return c.Device.ReadAt(ctx, p, off)
 }
 
-func (c *countingImage) DataRanges(_ context.Context, f func(block.Range) error) error {
+func (c *countingImage) DataRanges(_ context.Context, _ block.Range, f func(block.Range) error) error {
 	for _, r := range c.ranges {
 		if err := f(r); err != nil {
 			return err
@@ -293,18 +293,38 @@ func TestDataRanges(t *testing.T) {
 	if err := v.Discard(t.Context(), 12*block.Size, block.Size); err != nil {
 		t.Fatal(err)
 	}
-	var got []block.Range
-	if err := v.DataRanges(t.Context(), func(r block.Range) error { got = append(got, r); return nil }); err != nil {
-		t.Fatal(err)
+	ranges := func(in block.Range) (got []block.Range) {
+		t.Helper()
+		if err := v.DataRanges(t.Context(), in, func(r block.Range) error { got = append(got, r); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return got
 	}
+	got := ranges(block.Range{Off: 0, End: size})
 	blocks := func(first, end int64) block.Range {
 		return block.Range{Off: first * block.Size, End: min(end*block.Size, size)}
 	}
 	if want := []block.Range{blocks(4, 6), blocks(7, 12), blocks(13, 16), blocks(40, 41), blocks(64, 65)}; !slices.Equal(got, want) {
 		t.Errorf("DataRanges: %v, want %v", got, want)
 	}
+	for _, c := range []struct {
+		in   block.Range
+		want []block.Range
+	}{
+		{block.Range{Off: 5*block.Size + 512, End: 7*block.Size + 1024}, []block.Range{{Off: 5*block.Size + 512, End: 6 * block.Size}, {Off: 7 * block.Size, End: 7*block.Size + 1024}}},
+		{block.Range{Off: 12 * block.Size, End: 13 * block.Size}, nil},
+		{block.Range{Off: size - 1, End: size}, []block.Range{{Off: size - 1, End: size}}},
+		{block.Range{Off: size, End: size}, nil},
+	} {
+		if got := ranges(c.in); !slices.Equal(got, c.want) {
+			t.Errorf("DataRanges of %v: %v, want %v", c.in, got, c.want)
+		}
+	}
+	if err := v.DataRanges(t.Context(), block.Range{Off: 0, End: size + 1}, func(block.Range) error { return nil }); !errors.Is(err, block.ErrOutOfRange) {
+		t.Errorf("DataRanges beyond the end: %v, want ErrOutOfRange", err)
+	}
 	stop := errors.New("stop")
-	if err := v.DataRanges(t.Context(), func(block.Range) error { return stop }); !errors.Is(err, stop) {
+	if err := v.DataRanges(t.Context(), block.Range{Off: 0, End: size}, func(block.Range) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("DataRanges: %v, want the error of f", err)
 	}
 }

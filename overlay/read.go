@@ -105,20 +105,20 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 
 // DataRanges implements block.DataRanger: what is in the layer, and below it
 // what the image may have.
-func (v *Volume) DataRanges(ctx context.Context, f func(block.Range) error) error {
-	leave, err := v.enter(0, 0)
+func (v *Volume) DataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error {
+	leave, err := v.enter(in.Off, in.Len())
 	if err != nil {
 		return err
 	}
 	defer leave()
 	run := block.Range{} // told when it is known where it ends
 	tell := func() error {
-		if run = run.Intersect(block.Range{Off: 0, End: v.size}); run.Empty() {
+		if run = run.Intersect(in); run.Empty() {
 			return nil
 		}
 		return f(run)
 	}
-	for off := int64(0); off < v.size; {
+	for off := in.Off; off < in.End; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

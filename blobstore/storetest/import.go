@@ -58,7 +58,7 @@ func testImport(t *testing.T, p Place) {
 	if st := s.Stats(); st.PutBytes != sent {
 		t.Errorf("%d bytes sent, want %d", st.PutBytes, sent)
 	}
-	got := dataRanges(t, s.Image(info))
+	got := dataRanges(t, s.Image(info), all(s.Image(info)))
 	data[3].End = info.Size
 	if fmt.Sprint(got) != fmt.Sprint(data) {
 		t.Errorf("data in %v, want %v", got, data)
@@ -71,7 +71,7 @@ func testImport(t *testing.T, p Place) {
 	requireContent(t, s, info, odd)
 	empty := writeFile(t, "zeros", make([]byte, 10<<20))
 	info = mustImport(t, s, empty, "zeros", blobstore.ImportOptions{})
-	if rs := dataRanges(t, s.Image(info)); len(rs) != 0 {
+	if rs := dataRanges(t, s.Image(info), all(s.Image(info))); len(rs) != 0 {
 		t.Errorf("data in %v of an image of zeros", rs)
 	}
 }

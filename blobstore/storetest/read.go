@@ -193,7 +193,7 @@ func testChanged(t *testing.T, p Place) {
 	if !errors.Is(err, blobstore.ErrChanged) || !errors.Is(err, block.ErrMedium) {
 		t.Errorf("ReadAt of changed content: %v, want ErrChanged and ErrMedium", err)
 	}
-	err = m.DataRanges(t.Context(), func(block.Range) error { return nil })
+	err = m.DataRanges(t.Context(), all(m), func(block.Range) error { return nil })
 	if !errors.Is(err, blobstore.ErrChanged) || !errors.Is(err, block.ErrMedium) {
 		t.Errorf("DataRanges of changed content: %v, want ErrChanged and ErrMedium", err)
 	}
@@ -258,20 +258,41 @@ func testDataRanges(t *testing.T, p Place) {
 	write(t, u, make([]byte, 1<<20), 2<<20)
 	info, err := u.Commit(t.Context())
 	must(t, err)
-	got := dataRanges(t, s.Image(info))
+	m := s.Image(info)
+	got := dataRanges(t, m, all(m))
 	want := []block.Range{{Off: 64 << 10, End: 68 << 10}, {Off: 1 << 20, End: 1<<20 + 4096}, {Off: size - 4096, End: size}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("data in %v, want %v", got, want)
 	}
+	for _, c := range []struct {
+		in   block.Range
+		want []block.Range
+	}{
+		{block.Range{Off: 65 << 10, End: 67 << 10}, []block.Range{{Off: 65 << 10, End: 67 << 10}}}, // within one
+		{block.Range{Off: 66 << 10, End: 1<<20 + 512}, []block.Range{{Off: 66 << 10, End: 68 << 10}, {Off: 1 << 20, End: 1<<20 + 512}}},
+		{block.Range{Off: 2 << 20, End: 3 << 20}, nil},
+		{block.Range{Off: size - 512, End: size}, []block.Range{{Off: size - 512, End: size}}},
+		{block.Range{Off: 64 << 10, End: 64 << 10}, nil},
+		{block.Range{Off: size, End: size}, nil},
+	} {
+		if got := dataRanges(t, m, c.in); fmt.Sprint(got) != fmt.Sprint(c.want) {
+			t.Errorf("data of %v in %v, want %v", c.in, got, c.want)
+		}
+	}
+	err = m.DataRanges(t.Context(), block.Range{Off: 0, End: size + 1}, func(block.Range) error { return nil })
+	if !errors.Is(err, block.ErrOutOfRange) {
+		t.Errorf("DataRanges beyond the end: %v, want ErrOutOfRange", err)
+	}
 	stop := errors.New("stop")
 	calls := 0
-	err = s.Image(info).DataRanges(t.Context(), func(block.Range) error { calls++; return stop })
+	err = m.DataRanges(t.Context(), all(m), func(block.Range) error { calls++; return stop })
 	if err != stop || calls != 1 {
 		t.Errorf("DataRanges: %v after %d calls, want the error of the first call", err, calls)
 	}
 	// An object made by others: what holds data is named, perhaps more.
 	p.Put(t, "plain", Random(5000, 1))
-	got = dataRanges(t, s.Image(stat(t, s, "plain")))
+	m = s.Image(stat(t, s, "plain"))
+	got = dataRanges(t, m, all(m))
 	if len(got) != 1 || got[0] != (block.Range{Off: 0, End: 5000}) {
 		t.Errorf("data of a plain object in %v, want all of it", got)
 	}
@@ -307,7 +328,7 @@ func testCancelled(t *testing.T, p Place) {
 	cancel()
 	for name, err := range map[string]error{
 		"ReadAt":     m.ReadAt(ctx, make([]byte, 512), 0),
-		"DataRanges": m.DataRanges(ctx, func(block.Range) error { return nil }),
+		"DataRanges": m.DataRanges(ctx, all(m), func(block.Range) error { return nil }),
 		"Delete":     s.Delete(ctx, "a"),
 		"Stat":       second(s.Stat(ctx, "a")),
 		"List":       second(s.List(ctx)),

@@ -174,13 +174,16 @@ func list(t *testing.T, s blobstore.Store) []blobstore.Info {
 	return infos
 }
 
-// dataRanges returns where an image may hold data.
-func dataRanges(t *testing.T, m *blobstore.Image) []block.Range {
+// all returns all of an image.
+func all(m *blobstore.Image) block.Range { return block.Range{Off: 0, End: m.Size()} }
+
+// dataRanges returns where an image may hold data within in.
+func dataRanges(t *testing.T, m *blobstore.Image, in block.Range) []block.Range {
 	t.Helper()
 	var rs []block.Range
-	err := m.DataRanges(t.Context(), func(r block.Range) error {
-		if r.Empty() || len(rs) > 0 && r.Off < rs[len(rs)-1].End || r.End > m.Size() {
-			t.Errorf("range %v after %v in an image of %d bytes", r, rs, m.Size())
+	err := m.DataRanges(t.Context(), in, func(r block.Range) error {
+		if r.Empty() || len(rs) > 0 && r.Off < rs[len(rs)-1].End || r.Intersect(in) != r {
+			t.Errorf("range %v after %v of %v", r, rs, in)
 		}
 		rs = append(rs, r)
 		return nil
