@@ -13,7 +13,7 @@ var (
 	ErrExists      = errors.New("exists already")       // the name is taken
 	ErrChanged     = errors.New("content has changed")  // not the content the Info was made of
 	ErrAuth        = errors.New("access denied")        // the store does not accept the credentials
-	ErrUnavailable = errors.New("store is unavailable") // no answer, or none that helps
+	ErrUnavailable = errors.New("store is unavailable") // no answer, or none that helps; its directory is not there
 	ErrThrottled   = fmt.Errorf("it asks to slow down: %w", ErrUnavailable)
 	ErrBusy        = errors.New("in use by another process") // another upload to the same name is under way
 	ErrFull        = errors.New("no space left")             // the store takes no more data

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 )
@@ -13,6 +14,13 @@ import (
 // component of the name may be a file where a folder was expected.
 func isAbsent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// gone tells whether the directory of the store is not there. A file system
+// that is not mounted says nothing about the images on it.
+func (s *fileStore) gone() bool {
+	_, err := os.Stat(s.dir)
+	return isAbsent(err)
 }
 
 // fail makes err, which happened to what, an error of the package: the only
@@ -32,6 +40,8 @@ func (s *fileStore) fail(err error, what string) error {
 		return &fault{kind, what + fmt.Sprintf(format, args...)}
 	}
 	switch {
+	case isAbsent(err) && s.gone():
+		return say(ErrUnavailable, ": the directory of images %s is not there: mount it, or put it back (importing an image creates it)", s.dir)
 	case isAbsent(err):
 		return say(ErrNotFound, ": not found in %s", s.URL())
 	case errors.Is(err, fs.ErrExist):

@@ -410,7 +410,7 @@ func TestFileNamesInTheWay(t *testing.T) {
 }
 
 func TestFileFail(t *testing.T) {
-	s := &fileStore{dir: "/blobs"}
+	s := &fileStore{dir: t.TempDir()}
 	for _, c := range []struct {
 		err  error
 		kind error

@@ -12,7 +12,8 @@ import (
 type Store interface {
 	// Stat looks at the image of that name. It reads the few bytes that tell
 	// its format. ErrNotFound: there is none, or only an unfinished upload;
-	// ErrFormat: there is something that cannot be served.
+	// ErrFormat: there is something that cannot be served; ErrUnavailable: the
+	// directory of a store is not there, which says nothing about its images.
 	Stat(ctx context.Context, name string) (Info, error)
 
 	// List returns all images in ascending order of names. What Stat would

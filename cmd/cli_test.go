@@ -114,7 +114,7 @@ func TestWithoutNode(t *testing.T) {
 	c.want([]string{`"problems": []`, `"running": false`}, "check", "-o", "json")
 	c.refuse(1, "volume v1 already exists", "volume", "create", "v1", "--size", "1MiB")
 	c.refuse(1, "volume nope: no such volume", "volume", "show", "nope")
-	c.refuse(1, "image none is not in the store", "volume", "create", "v2", "--image", "none")
+	c.refuse(1, "is not there: mount it", "volume", "create", "v2", "--image", "none")
 
 	c.want([]string{"volume v1 is in"}, "volume", "export", "v1", c.path("out"))
 	if st, err := os.Stat(c.path("out")); err != nil || st.Size() != 1572864 {

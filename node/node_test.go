@@ -225,7 +225,11 @@ func TestStartRefuses(t *testing.T) {
 		want  string // %d: the data directory
 		key   string // of the configuration, or "" when it is not at fault
 	}{
+		{"store missing", func(t *testing.T, cfg *Config) {
+			disks(cfg, DiskConfig{Volume: "w", Image: "none"})
+		}, "volume w: image none: the directory of images %d/blobs is not there: mount it", ""},
 		{"image missing", func(t *testing.T, cfg *Config) {
+			putImage(t, *cfg, "other", pattern(4096, 0))
 			disks(cfg, DiskConfig{Volume: "new", Size: 1 << 20}, DiskConfig{Volume: "w", Image: "none"})
 		}, "image none is not in the store file:%d/blobs; import it with: skylun image import FILE none", "targets[0].luns[1].disk.image"},
 		{"image larger than the volume", func(t *testing.T, cfg *Config) {

@@ -29,6 +29,11 @@ func TestImageChanged(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "image i, which volume v was made of") || !strings.Contains(err.Error(), "is not in the store") {
 		t.Errorf("removed: %v", err)
 	}
+	// A directory that is away, perhaps not mounted, says nothing about the image.
+	if err := os.Rename(filepath.Join(cfg.DataDir, "blobs"), filepath.Join(cfg.DataDir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, start(t, cfg))
 	// The volume is still there, and can be removed.
 	n, err := Open(t.Context(), cfg, false, quiet)
 	if err != nil {
