@@ -1,7 +1,6 @@
 package target
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -162,50 +161,6 @@ func randomPDU(r *rand.Rand, c *initiator.Conn) *initiator.PDU {
 		copy(p.AHS, []byte{0, byte(r.IntN(60)), byte(r.IntN(3)), 0})
 	}
 	return p
-}
-
-// FuzzConnection feeds arbitrary bytes to a connection, after a login or
-// instead of one, and checks that the server still serves.
-func FuzzConnection(f *testing.F) {
-	c := initiator.New(nil)
-	var session bytes.Buffer
-	session.Write(c.NewLogin(pdu.Operational, pdu.FullFeature, true, testNames).Bytes())
-	read := c.NewCommand(0, []byte{0: 0x28, 8: 8, 9: 0})
-	read.SetFlags(pdu.FlagFinal | pdu.FlagRead)
-	read.SetExpectedLen(4096)
-	session.Write(read.Bytes())
-	write := c.NewCommand(0, []byte{0: 0x2a, 8: 8, 9: 0})
-	write.SetFlags(pdu.FlagFinal | pdu.FlagWrite)
-	write.SetExpectedLen(4096)
-	write.Data = make([]byte, 1000)
-	session.Write(write.Bytes())
-	session.Write(c.NewDataOut(write.ITT(), 1, 0, 1000, make([]byte, 3096), true).Bytes())
-	text := c.NewRequest(pdu.TextReq)
-	text.Data = pdu.AppendPair(nil, "SendTargets", "")
-	session.Write(text.Bytes())
-	session.Write(c.NewRequest(pdu.NOPOut).Bytes())
-	session.Write(c.NewRequest(pdu.TaskRequest).Bytes())
-	session.Write(c.NewRequest(pdu.LogoutReq).Bytes())
-	f.Add(session.Bytes(), false)
-	f.Add(session.Bytes()[pdu.HeaderSize:], true)
-	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"), false)
-
-	s := start(f, Config{PingInterval: -1, MaxTransfer: 1 << 20, MaxLogins: 1000}, disk(f, tryDevice{memdev.New(1 << 20)}))
-	f.Fuzz(func(t *testing.T, data []byte, login bool) {
-		c := s.dial(t)
-		c.ISID = [6]byte(fmt.Appendf(nil, "%06d", rand.IntN(1e6)))
-		if login {
-			mustLogin(t, c)
-		}
-		c.Write(data)
-		c.Conn.(*net.TCPConn).CloseWrite()
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, err := io.Copy(io.Discard, c.Conn); err != nil {
-			if to, ok := err.(net.Error); ok && to.Timeout() {
-				t.Error("the connection is not closed")
-			}
-		}
-	})
 }
 
 // The buffers of a connection that ends in the middle of everything are given
