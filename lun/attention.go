@@ -69,6 +69,7 @@ func (s *server) Reset() {
 	for _, st := range s.nexuses {
 		s.push(st, ascBusDeviceReset)
 	}
+	s.modes.reset()
 }
 
 // clear takes a unit attention from n's queue.

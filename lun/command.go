@@ -82,6 +82,15 @@ type Resetter interface {
 	Reset()
 }
 
+// AbortReporter is a Unit that says how commands end that are aborted by what
+// another nexus has done.
+type AbortReporter interface {
+	// ReportsAborts tells whether they end with StatusTaskAborted, rather
+	// than without an answer: the TAS bit of the control mode page, SPC-4
+	// 7.5.8.
+	ReportsAborts() bool
+}
+
 // Nexus is an I_T nexus (SAM-5 4.8): one iSCSI session. Units tell nexuses
 // apart by pointer. The exported fields do not change once it is attached.
 type Nexus struct {

@@ -2,6 +2,7 @@ package lun
 
 import (
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -15,6 +16,7 @@ type DiskConfig struct {
 	Name     string   // of the volume, for log lines
 	ID       [16]byte // identity of the volume: serial number and NAA designator are derived from it
 	ReadOnly bool     // refuse every command that changes the medium
+	Store    Store    // what has to be remembered over restarts; nil: nothing is
 }
 
 // Disk is a direct access block device (SBC-3) over a block.Device, with
@@ -26,8 +28,6 @@ type Disk struct {
 	reader block.TryReader // dev, when it is one
 	writer block.TryWriter // dev, when it is one
 
-	readOnly     bool        // as configured
-	swp          atomic.Bool // write protected by the control mode page
 	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
@@ -44,25 +44,24 @@ const logicalBlock = 512
 // after the last command has ended. Bytes behind the last whole logical block
 // are not shown.
 func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
-	d := &Disk{dev: dev, readOnly: cfg.ReadOnly}
+	d := &Disk{dev: dev}
+	d.readOnly = cfg.ReadOnly
 	d.reader, _ = dev.(block.TryReader)
 	d.writer, _ = dev.(block.TryWriter)
 	d.log = log.With(slog.String("volume", cfg.Name))
 	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_DISK)
 	d.id = diskIdentity(cfg.ID)
+	d.versions = append(slices.Clone(commonVersions), versionSBC3)
 	d.pages = []vpdPage{
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
 		blockLimits, blockCharacteristics, logicalBlockProvisioning,
 	}
-	d.protect(false)
+	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
+	if err := d.modes.load(); err != nil {
+		d.log.Error("defaults hold", slog.Any("err", err))
+	}
 	d.serve(d.operations(), errInvalidOpcode)
 	return d
-}
-
-// protect sets SWP.
-func (d *Disk) protect(swp bool) {
-	d.swp.Store(swp)
-	d.protected.Store(swp || d.readOnly)
 }
 
 // capacity returns the number of logical blocks.
@@ -102,11 +101,6 @@ func (d *Disk) operations() []operation {
 		{name: "READ CAPACITY(10)", usage: cdb(api.READ_CAPACITY, "00 ffffffff 0000 01 04"), flags: inline, do: d.readCapacity10},
 		{name: "READ CAPACITY(16)", usage: serviceAction(api.SERVICE_ACTION_IN, api.SAI_READ_CAPACITY_16, "ffffffffffffffff ffffffff 01 04"),
 			action: true, flags: inline, do: d.readCapacity16},
-		{name: "MODE SENSE(6)", usage: cdb(api.MODE_SENSE, "08 ff ff ff 04"), flags: inline, do: d.modeSense},
-		{name: "MODE SENSE(10)", usage: cdb(api.MODE_SENSE_10, "18 ff ff 000000 ffff 04"), flags: inline, do: d.modeSense},
-		{name: "MODE SELECT(6)", usage: cdb(api.MODE_SELECT, "11 0000 ff 04"), do: d.modeSelect},
-		{name: "MODE SELECT(10)", usage: cdb(api.MODE_SELECT_10, "11 0000000000 ffff 04"), do: d.modeSelect},
-
 		{name: "START STOP UNIT", usage: cdb(api.START_STOP, "00 00 00 f7 04"), do: d.startStop},
 		{name: "SEND DIAGNOSTIC", usage: cdb(api.SEND_DIAGNOSTIC, "e4 00 ffff 04"), flags: inline, do: d.sendDiagnostic},
 		{name: "PREVENT ALLOW MEDIUM REMOVAL", usage: cdb(api.ALLOW_MEDIUM_REMOVAL, "000000 03 04"), flags: inline, do: d.preventAllow},
@@ -119,5 +113,5 @@ func (d *Disk) operations() []operation {
 			action: true, do: d.getLBAStatus,
 		})
 	}
-	return ops
+	return append(ops, d.modeOps(d.selectModes)...)
 }

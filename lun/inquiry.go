@@ -14,12 +14,15 @@ import (
 const inquiryLength = 96
 
 // Version descriptors, SPC-4 6.6.2: "no version claimed" of each standard.
-var versionDescriptors = []uint16{
-	0x00a0, // SAM-5
-	0x0960, // iSCSI
-	0x0460, // SPC-4
-	0x04c0, // SBC-3
-}
+const (
+	versionSAM5  = 0x00a0
+	versionISCSI = 0x0960
+	versionSPC4  = 0x0460
+	versionSBC3  = 0x04c0
+)
+
+// commonVersions are the standards that all units follow.
+var commonVersions = []uint16{versionSAM5, versionISCSI, versionSPC4}
 
 func (s *server) inquiryOp() operation {
 	return operation{
@@ -53,6 +56,9 @@ func (s *server) inquiry(_ context.Context, c *Command) error {
 func (s *server) standardInquiry() []byte {
 	d := make([]byte, inquiryLength)
 	d[0] = s.peripheral
+	if s.removable {
+		d[1] = 0x80 // RMB
+	}
 	d[2] = 6 // VERSION: SPC-4
 	d[3] = scsi.INQUIRY_HISUP | scsi.INQUIRY_STANDARD_FORMAT
 	d[4] = byte(len(d) - 5)
@@ -61,7 +67,7 @@ func (s *server) standardInquiry() []byte {
 	ascii(d[8:16], s.id.vendor)
 	ascii(d[16:32], s.id.product)
 	ascii(d[32:36], s.id.revision)
-	for i, v := range versionDescriptors {
+	for i, v := range s.versions {
 		binary.BigEndian.PutUint16(d[58+2*i:], v)
 	}
 	return d

@@ -2,7 +2,10 @@ package lun
 
 import (
 	"bytes"
+	"errors"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -14,6 +17,8 @@ func TestModeSense(t *testing.T) {
 		control = "0a 0a 02 10 0000000000000000"
 		power   = "1a 26 0000000000000000000000000000000000000000000000000000000000000000000000000000"
 		ie      = "1c 0a 08 000000000000000000"
+		ext     = "4a 01 001c 00000000000000000000000000000000000000000000000000000000"
+		zero    = "00 00"
 	)
 	for _, c := range []struct {
 		cdb, want, ending string
@@ -21,20 +26,24 @@ func TestModeSense(t *testing.T) {
 		{"1a 08 08 00 ff 00", "17 00 10 00" + caching, "00"},
 		{"1a 00 08 00 ff 00", "1f 00 10 08 00000800 00000200" + caching, "00"},
 		{"1a 08 0a 00 ff 00", "0f 00 10 00" + control, "00"},
-		{"1a 08 8a ff ff 00", "0f 00 10 00" + control, "00"}, // defaults, all subpages
-		{"1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 04 00 08 00000000000000", "00"},
+		{"1a 08 8a ff ff 00", "2f 00 10 00" + control + ext, "00"}, // defaults, all subpages
+		{"1a 08 0a 01 ff 00", "23 00 10 00" + ext, "00"},
+		{"1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 04 00 08 40 000000000000", "00"},
 		{"1a 08 48 00 ff 00", "17 00 10 00 08 12 04 00000000000000000000000000000000 00", "00"},
 		{"1a 08 5c 00 ff 00", "0f 00 10 00 1c 0a 00000000000000000000", "00"},
-		{"1a 08 3f 00 ff 00", "57 00 10 00" + caching + control + power + ie, "00"},
-		{"1a 08 3f ff ff 00", "57 00 10 00" + caching + control + power + ie, "00"},
-		{"5a 08 3f 00 000000 00ff 00", "005a 00 10 00 00 0000" + caching + control + power + ie, "00"},
+		{"1a 08 3f 00 ff 00", "59 00 10 00" + caching + control + power + ie + zero, "00"},
+		{"1a 08 3f ff ff 00", "79 00 10 00" + caching + control + ext + power + ie + zero, "00"},
+		{"5a 08 3f 00 000000 00ff 00", "005c 00 10 00 00 0000" + caching + control + power + ie + zero, "00"},
 		{"5a 00 1c 00 000000 00ff 00", "001a 00 10 00 00 0008 00000800 00000200" + ie, "00"},
 		{"5a 10 1c 00 000000 00ff 00", "0022 00 10 01 00 0010 0000000000000800 00000000 00000200" + ie, "00"},
 		{"5a 18 1c 00 000000 00ff 00", "0012 00 10 01 00 0000" + ie, "00"},
 		{"1a 10 1c 00 ff 00", "17 00 10 08 00000800 00000200" + ie, "00"}, // no LLBAA in six bytes
 		{"1a 08 c8 00 ff 00", "", "02 5/39/00"},
 		{"1a 08 ff ff ff 00", "", "02 5/39/00"},
-		{"1a 08 00 00 ff 00", "", "02 5/24/00"},
+		{"1a 08 00 00 ff 00", "05 00 10 00" + zero, "00"}, // Windows 2000
+		{"1a 08 00 01 ff 00", "", "02 5/24/00"},
+		{"1a 08 02 00 ff 00", "", "02 5/24/00"},
+		{"1a 08 0a 02 ff 00", "", "02 5/24/00"},
 		{"1a 08 08 01 ff 00", "", "02 5/24/00"},
 		{"1a 08 3f 01 ff 00", "", "02 5/24/00"},
 	} {
@@ -56,14 +65,19 @@ func TestModeSelect(t *testing.T) {
 		defaults = "0a 0a 02 10 0000000000000000"
 	)
 	for _, c := range []struct {
-		name, cdb, list, want string
-		through, desc, swp    bool
+		name, cdb, list, want   string
+		through, desc, swp, tas bool
 	}{
 		{name: "nothing", cdb: "15 10 0000 00 00", want: "00"},
 		{name: "header alone", cdb: "15 10 0000 04 00", list: "00000000", want: "00"},
 		{name: "cache off", cdb: "15 10 0000 18 00", list: "00000000" + noCache, want: "00", through: true},
 		{name: "PS is ignored", cdb: "15 10 0000 18 00", list: "00000000 88" + noCache[2:], want: "00", through: true},
 		{name: "two pages", cdb: "15 10 0000 24 00", list: "00000000" + noCache + dsense, want: "00", through: true, desc: true},
+		{name: "report aborts", cdb: "15 10 0000 10 00", list: "00000000 0a 0a 02 10 00 40 000000000000", want: "00", tas: true},
+		{name: "extension and zero", cdb: "15 10 0000 26 00", list: "00000000 4a 01 001c" + strings.Repeat("00", 28) + "0000", want: "00"},
+		{name: "extension not to be changed", cdb: "15 10 0000 24 00", list: "00000000 4a 01 001c 04" + strings.Repeat("00", 27), want: "02 5/26/00"},
+		{name: "extension of another length", cdb: "15 10 0000 24 00", list: "00000000 4a 01 001d" + strings.Repeat("00", 28), want: "02 5/26/00"},
+		{name: "extension header cut", cdb: "15 10 0000 07 00", list: "00000000 4a 01 00", want: "02 5/1a/00"},
 		{name: "protect", cdb: "55 10 0000000000 0014 00", list: "0000000000000000" + protect, want: "00", swp: true},
 		{name: "with block descriptor", cdb: "15 10 0000 18 00", list: "00000008 00000800 00000200" + dsense, want: "00", desc: true},
 		{name: "blocks left alone", cdb: "15 10 0000 18 00", list: "00000008 00000000 00000200" + dsense, want: "00", desc: true},
@@ -87,7 +101,7 @@ func TestModeSelect(t *testing.T) {
 			m := newMemory(1 << 20)
 			d := newTestDisk(quick{m})
 			wantEnding(t, send(t, d, nil, c.cdb, unhex(t, c.list)), c.want)
-			if d.writeThrough.Load() != c.through || d.descriptorSense.Load() != c.desc || d.protected.Load() != c.swp {
+			if d.writeThrough.Load() != c.through || d.descriptorSense.Load() != c.desc || d.protected.Load() != c.swp || d.ReportsAborts() != c.tas {
 				t.Errorf("write through %v, descriptor sense %v, protected %v", d.writeThrough.Load(), d.descriptorSense.Load(), d.protected.Load())
 			}
 		})
@@ -122,7 +136,7 @@ func TestModeSelect(t *testing.T) {
 		t.Errorf("sense % x, want descriptor format", c.Sense)
 	}
 	wantEnding(t, send(t, d, a, "15 10 0000 10 00", unhex(t, "00000000"+protect)), "00")
-	wantEnding(t, send(t, d, a, "2a 00 00000000 00 0001 00", filled(512, 1)), "02 7/27/00")
+	wantEnding(t, send(t, d, a, "2a 00 00000000 00 0001 00", filled(512, 1)), "02 7/27/02")
 	wantEnding(t, send(t, d, a, "15 10 0000 10 00", unhex(t, "00000000"+defaults)), "00")
 	wantEnding(t, send(t, d, a, "2a 00 00000000 00 0001 00", filled(512, 1)), "00")
 
@@ -134,4 +148,81 @@ func TestModeSelect(t *testing.T) {
 	}
 	wantEnding(t, send(t, ro, a, "15 10 0000 10 00", unhex(t, "00000000"+defaults)), "00")
 	wantEnding(t, send(t, ro, a, "2a 00 00000000 00 0001 00", filled(512, 1)), "02 7/27/00")
+}
+
+// shelf is a Store in memory.
+type shelf struct {
+	mu    sync.Mutex
+	value map[string][]byte
+	fault error
+}
+
+func (s *shelf) Load(name string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.value[name]), s.fault
+}
+
+func (s *shelf) Save(name string, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault != nil {
+		return s.fault
+	}
+	if s.value == nil {
+		s.value = map[string][]byte{}
+	}
+	s.value[name] = bytes.Clone(value)
+	return nil
+}
+
+// TestSavedModes checks that what MODE SELECT saves is what holds after a
+// reset and after a restart, SPC-4 5.10.
+func TestSavedModes(t *testing.T) {
+	const (
+		noCache = "00000000 08 12 00 00000000000000000000000000000000 00"
+		aborts  = "00000000 0a 0a 02 10 00 40 000000000000"
+		dsense  = "00000000 0a 0a 06 10 00 40 000000000000"
+	)
+	store := &shelf{}
+	open := func() *Disk {
+		return NewDisk(quick{newMemory(1 << 20)}, DiskConfig{Name: "vol", ID: testID, Store: store}, discardLog)
+	}
+	holds := func(d *Disk, through, tas, desc bool) {
+		t.Helper()
+		if d.writeThrough.Load() != through || d.ReportsAborts() != tas || d.descriptorSense.Load() != desc {
+			t.Errorf("write through %v, aborts reported %v, descriptor sense %v", d.writeThrough.Load(), d.ReportsAborts(), d.descriptorSense.Load())
+		}
+	}
+	d := open()
+	if c := send(t, d, nil, "1a 08 c8 00 ff 00", nil); ending(c) != "00" || c.In[4] != 0x88 || c.In[6] != wce {
+		t.Errorf("saved caching page %s % x", ending(c), c.In)
+	}
+	wantEnding(t, send(t, d, nil, "15 11 0000 18 00", unhex(t, noCache)), "00")
+	wantEnding(t, send(t, d, nil, "55 11 0000000000 0014 00", unhex(t, "00000000"+aborts)), "00")
+	wantEnding(t, send(t, d, nil, "15 10 0000 10 00", unhex(t, dsense)), "00") // not saved
+	holds(d, true, true, true)
+	if c := send(t, d, nil, "1a 08 ca 00 ff 00", nil); ending(c) != "00" || c.In[6] != 0x02 || c.In[9] != tas {
+		t.Errorf("saved control page %s % x", ending(c), c.In)
+	}
+	if c := send(t, d, nil, "1a 08 8a 00 ff 00", nil); ending(c) != "00" || c.In[9] != 0 {
+		t.Errorf("default control page %s % x", ending(c), c.In)
+	}
+	d.Reset()
+	holds(d, true, true, false)
+	holds(open(), true, true, false)
+
+	// What cannot be saved does not become current either.
+	store.fault = errors.New("no room")
+	wantEnding(t, send(t, d, nil, "15 11 0000 10 00", unhex(t, dsense)), "02 4/44/00")
+	holds(d, true, true, false)
+	store.fault = nil
+
+	// Pages of another version: those that fit hold, with what may change.
+	store.value[savedModes] = unhex(t, "3e 02 ffff 08 01 00 7f ff 0001 00 0a 0a ff ff f7 ff ffffffffffff 88 12 fb ffffffffffffffffffffffffffffffff ff 0a")
+	d = open()
+	holds(d, true, true, true)
+	if c := send(t, d, nil, "1a 08 0a 00 ff 00", nil); !bytes.Equal(c.In[4:], unhex(t, "8a 0a 06 10 00 40 000000000000")) {
+		t.Errorf("control page % x", c.In[4:])
+	}
 }

@@ -16,6 +16,7 @@ const (
 	ascInvalidFieldInIU scsi.SCSISubError = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT
 	ascBusDeviceReset   scsi.SCSISubError = 0x2903 // BUS DEVICE RESET FUNCTION OCCURRED
 	ascSpaceAllocFailed scsi.SCSISubError = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
+	ascSoftwareProtect  scsi.SCSISubError = 0x2702 // LOGICAL UNIT SOFTWARE WRITE PROTECTED
 )
 
 // condition is an error that says which sense data a command ends with. The
@@ -30,13 +31,14 @@ type condition struct {
 
 // Conditions without further details.
 var (
-	errInvalidOpcode   = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_INVALID_OP_CODE}
-	errNoSuchUnit      = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_LUN_NOT_SUPPORTED}
-	errListLength      = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_PARAMETER_LIST_LENGTH_ERR}
-	errSavingParams    = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_SAVING_PARMS_UNSUP}
-	errDataOutSize     = &condition{key: scsi.ILLEGAL_REQUEST, code: ascInvalidFieldInIU}
-	errWriteProtected  = &condition{key: scsi.DATA_PROTECT, code: scsi.ASC_WRITE_PROTECT}
-	errInternalFailure = &condition{key: scsi.HARDWARE_ERROR, code: scsi.ASC_INTERNAL_TGT_FAILURE}
+	errInvalidOpcode     = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_INVALID_OP_CODE}
+	errNoSuchUnit        = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_LUN_NOT_SUPPORTED}
+	errListLength        = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_PARAMETER_LIST_LENGTH_ERR}
+	errSavingParams      = &condition{key: scsi.ILLEGAL_REQUEST, code: scsi.ASC_SAVING_PARMS_UNSUP}
+	errDataOutSize       = &condition{key: scsi.ILLEGAL_REQUEST, code: ascInvalidFieldInIU}
+	errWriteProtected    = &condition{key: scsi.DATA_PROTECT, code: scsi.ASC_WRITE_PROTECT}
+	errSoftwareProtected = &condition{key: scsi.DATA_PROTECT, code: ascSoftwareProtect}
+	errInternalFailure   = &condition{key: scsi.HARDWARE_ERROR, code: scsi.ASC_INTERNAL_TGT_FAILURE}
 )
 
 // errReserved ends a command with RESERVATION CONFLICT.

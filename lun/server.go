@@ -17,8 +17,12 @@ import (
 type server struct {
 	log        *slog.Logger
 	peripheral byte // PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE, SPC-4 6.6.2
+	removable  bool // the medium is
 	id         identity
+	versions   []uint16  // version descriptors, at most 8
 	pages      []vpdPage // ascending
+	modes      modes
+	readOnly   bool // as configured
 	ops        *opTable
 
 	// gate is not zero while a command may find a unit attention or a
@@ -33,6 +37,8 @@ type server struct {
 
 	protected       atomic.Bool // commands that change the medium are refused
 	descriptorSense atomic.Bool // D_SENSE in the control mode page
+	softProtected   atomic.Bool // SWP there
+	reportAborts    atomic.Bool // TAS there
 }
 
 // serve makes s answer to ops, before its first command, and with missing to
@@ -112,10 +118,27 @@ func (s *server) admit(c *Command) (*operation, error) {
 		return nil, invalidField(n-1, 2) // NORMACA is zero, SAM-5 5.2
 	}
 	if op.flags&writes != 0 && s.protected.Load() {
-		return nil, errWriteProtected
+		return nil, s.protection()
 	}
 	return op, nil
 }
+
+// protect sets or clears SWP.
+func (s *server) protect(software bool) {
+	s.softProtected.Store(software)
+	s.protected.Store(software || s.readOnly)
+}
+
+// protection returns what a command ends with that may not write.
+func (s *server) protection() error {
+	if s.readOnly {
+		return errWriteProtected
+	}
+	return errSoftwareProtected
+}
+
+// ReportsAborts implements AbortReporter.
+func (s *server) ReportsAborts() bool { return s.reportAborts.Load() }
 
 // controlNACA is the NACA bit of the CONTROL byte, SAM-5 5.2.
 const controlNACA = 0x04

@@ -47,6 +47,7 @@ func makeVacancy(peripheral byte) *vacancy {
 	v := &vacancy{}
 	v.log = slog.Default() // it belongs to no volume whose logger it could take
 	v.peripheral = peripheral
+	v.versions = commonVersions
 	v.id = identity{vendor: vendorID, product: "TARGET", revision: revision}
 	v.pages = []vpdPage{v.supportedPages()}
 	return v
