@@ -12,8 +12,14 @@ import (
 
 // Commands that are answered inline cost no allocation.
 func TestNoAllocation(t *testing.T) {
-	for _, c := range []struct{ depth, in, out int }{{32, 4096, 0}, {32, 0, 4096}, {1, 4096, 0}, {8, 256 << 10, 0}} {
-		l := newLoad(t, start(t, Config{PingInterval: -1}, memory), c.depth, c.in, c.out)
+	for _, c := range []struct {
+		depth, in, out int
+		keys           []string
+	}{
+		{32, 4096, 0, nil}, {32, 0, 4096, nil}, {1, 4096, 0, nil}, {8, 256 << 10, 0, nil},
+		{32, 4096, 0, bothDigests}, {32, 0, 4096, bothDigests}, {8, 256 << 10, 0, bothDigests},
+	} {
+		l := newLoad(t, start(t, Config{PingInterval: -1}, memory), c.depth, c.in, c.out, c.keys...)
 		for range 50 {
 			l.run(t)
 		}
@@ -31,7 +37,7 @@ func TestNoAllocation(t *testing.T) {
 			perCommand = float64(after.Mallocs-before.Mallocs) / float64(runs*c.depth)
 		}
 		if perCommand > 0.05 {
-			t.Errorf("%d commands at once, in %d, out %d: %.2f allocations for each", c.depth, c.in, c.out, perCommand)
+			t.Errorf("%d commands at once, in %d, out %d, keys %v: %.2f allocations for each", c.depth, c.in, c.out, c.keys, perCommand)
 		}
 	}
 }

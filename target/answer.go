@@ -45,10 +45,11 @@ func (c *conn) answer(t *task) {
 	h.SetDataSN(dataSN)
 	h.SetResidual(residual)
 	if n := len(cmd.Sense); n > 0 {
-		h.SetDataLen(2 + n)
-		p := c.next.grow(pdu.Padded(2 + n))
+		var p [2 + lun.MaxSense]byte
+		n = copy(p[2:], cmd.Sense)
 		p[0], p[1] = byte(n>>8), byte(n)
-		clear(p[2+copy(p[2:], cmd.Sense):])
+		h.SetDataLen(2 + n)
+		c.next.copy(p[:2+n])
 	}
 }
 

@@ -93,7 +93,7 @@ func (c *conn) finishCommands() {
 func (c *conn) logEnd(err error) {
 	level := slog.LevelInfo
 	switch {
-	case errors.Is(err, errProtocol), errors.Is(err, errDead):
+	case errors.Is(err, errProtocol), errors.Is(err, errDead), errors.Is(err, errHeaderDigest):
 		level = slog.LevelWarn
 	case errors.Is(err, io.EOF):
 		err = errors.New("closed by the initiator")

@@ -170,6 +170,7 @@ func (c *conn) charge(t *task, n int64) {
 var (
 	senseUnexpectedData  = fixedSense(0x0b, 0x0c, 0x0c) // ABORTED COMMAND, unexpected unsolicited data
 	senseIncorrectAmount = fixedSense(0x0b, 0x0c, 0x0d) // ABORTED COMMAND, not enough unsolicited data
+	senseCRC             = fixedSense(0x0b, 0x47, 0x05) // ABORTED COMMAND, protocol service CRC error
 	senseInvalidUnit     = fixedSense(0x05, 0x0e, 0x03) // ILLEGAL REQUEST, invalid field in command information unit
 	senseInternal        = fixedSense(0x04, 0x44, 0x00) // HARDWARE ERROR, internal target failure
 )

@@ -113,10 +113,14 @@ func (c *conn) serve() error {
 		if err != nil {
 			return err
 		}
-		if err := c.request(h); err != nil {
-			return err
+		err = c.request(h)
+		if err == nil {
+			err = c.skip()
 		}
-		if err := c.skip(); err != nil {
+		if err == errDataDigest {
+			err = c.reject(h, pdu.RejectDataDigest)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package target
 
 import (
 	"fmt"
+	"hash/crc32"
 
 	"skylun/target/pdu"
 )
@@ -11,7 +12,7 @@ const (
 
 	// inputSize is the length of the input buffer: any PDU, and some more
 	// headers.
-	inputSize = pdu.HeaderSize + pdu.MaxAHS + maxRecvData + 16<<10
+	inputSize = pdu.HeaderSize + pdu.MaxAHS + maxRecvData + 2*pdu.DigestSize + 16<<10
 
 	directSize = 64 << 10 // payload that is missing, if it is so much, is read where it belongs
 	followSize = 16 << 10 // what is read with it of that which follows
@@ -29,6 +30,10 @@ type input struct {
 	ahs  []byte     // its additional header segments, also a copy
 	data int        // bytes of its data segment that have not been taken
 	pad  int        // and of the padding
+	sum  uint32     // checksum of what has been taken of the data segment
+
+	headerDigest, dataDigest bool // what PDUs have
+	digest                   int  // bytes of the data digest of the PDU at hand that have not been taken
 
 	// brief keeps fill from reading far ahead: data is to be expected that
 	// belongs elsewhere.
@@ -86,20 +91,46 @@ func (c *conn) nextPDU(limit int) (*pdu.Header, error) {
 	in.hdr = *pdu.FromBytes(in.buf[in.r:])
 	in.r += pdu.HeaderSize
 	h := &in.hdr
-	in.data = h.DataLen()
-	if in.data > limit {
+	in.data, in.sum, in.digest = h.DataLen(), 0, 0
+	tooLong := in.data > limit
+	if !tooLong || in.headerDigest { // a digest tells which error it is
+		if err := c.moreHeader(); err != nil {
+			return nil, err
+		}
+	}
+	if tooLong {
 		return nil, fmt.Errorf("%w: %v with a data segment of %d bytes, the limit is %d", errProtocol, h.Opcode(), in.data, limit)
 	}
 	in.pad = pdu.Padded(in.data) - in.data
-	in.ahs = in.ahs[:0]
-	if n := h.AHSLen(); n > 0 {
-		if err := c.fill(n); err != nil {
-			return nil, err
-		}
-		in.ahs = append(in.ahs, in.buf[in.r:in.r+n]...)
-		in.r += n
+	if in.dataDigest && in.data > 0 {
+		in.digest = pdu.DigestSize
 	}
 	return h, nil
+}
+
+// moreHeader takes what may follow the basic header: additional header
+// segments, and a digest.
+func (c *conn) moreHeader() error {
+	in := &c.in
+	in.ahs = in.ahs[:0]
+	n := in.hdr.AHSLen()
+	all := n
+	if in.headerDigest {
+		all += pdu.DigestSize
+	}
+	if all == 0 {
+		return nil
+	}
+	if err := c.fill(all); err != nil {
+		return err
+	}
+	tail := in.buf[in.r : in.r+all]
+	in.r += all
+	in.ahs = append(in.ahs, tail[:n]...)
+	if in.headerDigest && !goodDigest(tail, crc32.Checksum(in.hdr[:], castagnoli)) {
+		return errHeaderDigest
+	}
+	return nil
 }
 
 // inPlace tells whether payload should be called, not receive: the data
@@ -111,13 +142,18 @@ func (in *input) inPlace() bool { return in.data-in.buffered() < directSize }
 // until the next PDU is asked for.
 func (c *conn) payload() ([]byte, error) {
 	in := &c.in
-	n, all := in.data, in.data+in.pad
+	n, all := in.data, in.data+in.pad+in.digest
 	if err := c.fill(all); err != nil {
 		return nil, err
 	}
 	p := in.buf[in.r : in.r+n : in.r+n]
+	tail := in.buf[in.r+n : in.r+all]
 	in.r += all
-	in.data, in.pad = 0, 0
+	digest := in.digest > 0
+	in.data, in.pad, in.digest = 0, 0, 0
+	if digest && !goodDigest(tail, crc32.Checksum(p, castagnoli)) {
+		return nil, errDataDigest
+	}
 	return p, nil
 }
 
@@ -126,7 +162,7 @@ func (c *conn) receive(p []byte) error {
 	in := &c.in
 	n := copy(p, in.buf[in.r:in.w])
 	in.r += n
-	in.data -= n
+	in.passed(p[:n])
 	for n < len(p) { // and so the buffer is empty
 		idle, err := c.beforeRead()
 		if err != nil {
@@ -136,8 +172,8 @@ func (c *conn) receive(p []byte) error {
 		c.reads.Add(1)
 		in.r, in.w = 0, max(0, m-(len(p)-n))
 		m -= in.w
+		in.passed(p[n : n+m])
 		n += m
-		in.data -= m
 		if err != nil {
 			return err
 		}
@@ -145,20 +181,40 @@ func (c *conn) receive(p []byte) error {
 	return c.skip()
 }
 
+// passed takes note of a part of the data segment that was taken.
+func (in *input) passed(p []byte) {
+	in.data -= len(p)
+	if in.dataDigest {
+		in.sum = crc32.Update(in.sum, castagnoli, p)
+	}
+}
+
 // skip drops what has not been taken of the PDU at hand.
 func (c *conn) skip() error {
 	in := &c.in
-	for in.data+in.pad > 0 {
+	for in.data > 0 {
 		if in.buffered() == 0 {
 			if err := c.fill(1); err != nil {
 				return err
 			}
 		}
-		n := min(in.buffered(), in.data+in.pad)
+		n := min(in.buffered(), in.data)
+		in.passed(in.buf[in.r : in.r+n])
 		in.r += n
-		fromData := min(n, in.data)
-		in.data -= fromData
-		in.pad -= n - fromData
+	}
+	n := in.pad + in.digest
+	if n == 0 {
+		return nil
+	}
+	if err := c.fill(n); err != nil {
+		return err
+	}
+	tail := in.buf[in.r : in.r+n]
+	in.r += n
+	digest := in.digest > 0
+	in.pad, in.digest = 0, 0
+	if digest && !goodDigest(tail, in.sum) {
+		return errDataDigest
 	}
 	return nil
 }

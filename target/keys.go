@@ -32,9 +32,9 @@ type keyRule func(n *negotiation, value string) string
 // taken, and a key that comes twice is taken twice: peers do such things, and
 // nothing depends on it.
 var keyRules = map[string]keyRule{
-	"AuthMethod":    authMethod, // 12.1
-	"HeaderDigest":  digest,     // 13.1
-	"DataDigest":    digest,
+	"AuthMethod":    authMethod,                                                    // 12.1
+	"HeaderDigest":  digest(func(n *negotiation, on bool) { n.headerDigest = on }), // 13.1
+	"DataDigest":    digest(func(n *negotiation, on bool) { n.dataDigest = on }),
 	"InitiatorName": func(n *negotiation, v string) string { n.badName = !setName(&n.initiator, v) || n.badName; return "" }, // 13.5
 	"TargetName":    func(n *negotiation, v string) string { n.badName = !setName(&n.target, v) || n.badName; return "" },    // 13.4
 	"InitiatorAlias": func(n *negotiation, v string) string { // 13.7
@@ -108,8 +108,18 @@ func authMethod(n *negotiation, v string) string {
 	return answer
 }
 
-// digest chooses None from the list.
-func digest(n *negotiation, v string) string { return oneOf("None")(n, v) }
+// digest chooses what the initiator likes best of what there is, 13.1.
+func digest(use func(n *negotiation, on bool)) keyRule {
+	return func(n *negotiation, v string) string {
+		for offer := range strings.SplitSeq(v, ",") {
+			if offer == "CRC32C" || offer == "None" {
+				use(n, offer == "CRC32C")
+				return offer
+			}
+		}
+		return answerReject
+	}
+}
 
 // oneOf chooses ours if it is in the list of values, 6.2.1.
 func oneOf(ours string) keyRule {

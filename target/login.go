@@ -263,9 +263,12 @@ func (l *login) checkNames() error {
 func (c *conn) endLogin(l *login) {
 	rest := c.in.buf[c.in.r:c.in.w]
 	buf := make([]byte, inputSize)
-	c.in = input{buf: buf, w: copy(buf, rest)}
+	c.in = input{buf: buf, w: copy(buf, rest), headerDigest: c.params.headerDigest, dataDigest: c.params.dataDigest}
 	c.spare = c.newTask()
 	c.mu.Lock()
+	for _, b := range []*batch{c.next, c.spareBatch} {
+		b.headerDigest, b.dataDigest = c.params.headerDigest, c.params.dataDigest
+	}
 	if nc := c.sock.(*netSocket); c.err == nil && !c.draining {
 		nc.SetDeadline(time.Time{})
 		c.sock = fastSocket(nc, &c.srv.polling)

@@ -163,8 +163,8 @@ func TestLoginLongAnswer(t *testing.T) {
 // RFC 7143 13: the result of each key; "" for a declaration, which has none.
 func TestLoginKeys(t *testing.T) {
 	for _, c := range []struct{ key, offer, answer string }{
-		{"HeaderDigest", "None", "None"}, {"HeaderDigest", "CRC32C,None", "None"}, {"HeaderDigest", "CRC32C", "Reject"},
-		{"DataDigest", "None,CRC32C", "None"}, {"DataDigest", "", "Reject"},
+		{"HeaderDigest", "None", "None"}, {"HeaderDigest", "CRC32C,None", "CRC32C"}, {"HeaderDigest", "X-sha,CRC32C", "CRC32C"},
+		{"DataDigest", "None,CRC32C", "None"}, {"DataDigest", "CRC32C", "CRC32C"}, {"DataDigest", "", "Reject"}, {"DataDigest", "crc32c", "Reject"},
 		{"MaxConnections", "8", "1"}, {"MaxConnections", "1", "1"}, {"MaxConnections", "0", "Reject"}, {"MaxConnections", "65536", "Reject"},
 		{"InitialR2T", "Yes", "Yes"}, {"InitialR2T", "No", "No"}, {"InitialR2T", "yes", "Reject"},
 		{"ImmediateData", "Yes", "Yes"}, {"ImmediateData", "No", "No"}, {"ImmediateData", "", "Reject"},

@@ -1,6 +1,8 @@
 package target
 
 import (
+	"hash/crc32"
+
 	"skylun/target/pdu"
 )
 
@@ -40,6 +42,10 @@ type batch struct {
 	open   bool      // the last element of vec ends where free begins
 	bufs   []*buffer // to be given back when the batch has left
 	held   int64     // size of bufs
+
+	headerDigest, dataDigest bool // what PDUs have
+	headerSums               []headerSum
+	dataSums                 []dataSum
 }
 
 // grow appends n bytes, n at most chunkSize, and returns them to be written.
@@ -67,13 +73,21 @@ func (b *batch) grow(n int) []byte {
 
 // header appends a zeroed header.
 func (b *batch) header() *pdu.Header {
-	h := pdu.FromBytes(b.grow(pdu.HeaderSize))
+	n := pdu.HeaderSize
+	if b.headerDigest {
+		n += pdu.DigestSize
+	}
+	p := b.grow(n)
+	h := pdu.FromBytes(p)
 	*h = pdu.Header{}
+	if b.headerDigest {
+		b.headerSums = append(b.headerSums, headerSum{p[:pdu.HeaderSize], p[pdu.HeaderSize:]})
+	}
 	return h
 }
 
-// data appends p itself, and padding. p must not change until the batch has
-// left.
+// data appends p itself, padding and digest. p must not change until the batch
+// has left.
 func (b *batch) data(p []byte) {
 	if len(p) == 0 {
 		return
@@ -81,25 +95,37 @@ func (b *batch) data(p []byte) {
 	b.vec = append(b.vec, p)
 	b.bytes += len(p)
 	b.open = false
-	b.pad(len(p))
+	if tail := b.tail(len(p)); b.dataDigest {
+		b.dataSums = append(b.dataSums, dataSum{p, tail})
+	}
 }
 
-// copy appends the bytes of p, and padding.
+// copy appends the bytes of p, padding and digest.
 func (b *batch) copy(p []byte) {
-	for n := len(p); n > 0; {
-		m := copy(b.grow(min(len(p), chunkSize)), p)
-		if p = p[m:]; len(p) == 0 {
-			b.pad(n)
-			return
-		}
+	if len(p) == 0 {
+		return
+	}
+	for rest := p; len(rest) > 0; {
+		rest = rest[copy(b.grow(min(len(rest), chunkSize)), rest):]
+	}
+	if tail := b.tail(len(p)); b.dataDigest {
+		putDigest(tail, crc32.Checksum(p, castagnoli))
 	}
 }
 
-// pad appends what n bytes of data lack to a multiple of 4.
-func (b *batch) pad(n int) {
-	if n := pdu.Padded(n) - n; n > 0 {
-		clear(b.grow(n))
+// tail appends what follows n bytes of data: padding to a multiple of 4, and
+// room for the digest.
+func (b *batch) tail(n int) []byte {
+	n = pdu.Padded(n) - n
+	if b.dataDigest {
+		n += pdu.DigestSize
 	}
+	if n == 0 {
+		return nil
+	}
+	p := b.grow(n)
+	clear(p)
+	return p
 }
 
 // keep lets the batch give buf back when it has left.
@@ -121,7 +147,14 @@ func (b *batch) reset(pool *bufferPool) {
 	if len(b.chunks) > keepChunk {
 		b.chunks = append([][]byte(nil), b.chunks[:keepChunk]...)
 	}
-	*b = batch{vec: b.vec[:0], chunks: b.chunks, bufs: b.bufs[:0]}
+	clear(b.dataSums)
+	if cap(b.dataSums) > keepVec {
+		b.dataSums, b.headerSums = nil, nil
+	}
+	*b = batch{
+		vec: b.vec[:0], chunks: b.chunks, bufs: b.bufs[:0],
+		headerDigest: b.headerDigest, dataDigest: b.dataDigest, headerSums: b.headerSums[:0], dataSums: b.dataSums[:0],
+	}
 }
 
 // flush writes what is queued, and what can go on now that there is memory
@@ -154,6 +187,7 @@ func (c *conn) flush() {
 
 // write writes b.
 func (c *conn) write(b *batch) error {
+	b.sum()
 	for vec := b.vec; len(vec) > 0; {
 		n, size := 0, 0
 		for n < len(vec) && size < writeSize {

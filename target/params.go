@@ -9,6 +9,8 @@ type params struct {
 	initialR2T    bool // InitialR2T
 	immediateData bool // ImmediateData
 	maxR2T        int  // MaxOutstandingR2T
+	headerDigest  bool // HeaderDigest: CRC32C
+	dataDigest    bool // DataDigest: CRC32C
 	time2Wait     int  // DefaultTime2Wait, seconds
 	time2Retain   int  // DefaultTime2Retain, seconds
 }

@@ -1,7 +1,9 @@
 package target
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"testing"
 
@@ -28,19 +30,23 @@ type load struct {
 	depth   int
 }
 
-func newLoad(t testing.TB, s *server, depth, in, out int) *load {
-	l := &load{conn: s.login(t), depth: depth}
+func newLoad(t testing.TB, s *server, depth, in, out int, keys ...string) *load {
+	l := &load{conn: s.login(t, keys...), depth: depth}
+	digest := 0 // bytes behind a header, and behind data
+	if l.conn.HeaderDigest {
+		digest = pdu.DigestSize
+	}
 	for range depth {
 		p := l.conn.NewCommand(0, []byte{0x28})
-		answer := pdu.HeaderSize
+		answer := pdu.HeaderSize + digest
 		switch {
 		case in > 0:
 			p.SetFlags(pdu.FlagFinal | pdu.FlagRead)
 			p.SetExpectedLen(uint32(in))
 			for left := in; left > 0; left -= 262144 {
-				answer += min(left, 262144)
+				answer += min(left, 262144) + digest
 				if left > 262144 {
-					answer += pdu.HeaderSize
+					answer += pdu.HeaderSize + digest
 				}
 			}
 		case out > 0:
@@ -48,7 +54,7 @@ func newLoad(t testing.TB, s *server, depth, in, out int) *load {
 			p.SetExpectedLen(uint32(out))
 			p.Data = make([]byte, out)
 		}
-		l.request = append(l.request, p.Bytes()...)
+		l.request = append(l.request, l.conn.Wire(p)...)
 		l.answer = append(l.answer, make([]byte, answer)...)
 	}
 	return l
@@ -66,11 +72,17 @@ func (l *load) run(t testing.TB) {
 	for i := range l.depth {
 		h := pdu.FromBytes(l.request[i*size:])
 		h.SetCmdSN(h.CmdSN() + uint32(l.depth))
+		if l.conn.HeaderDigest {
+			binary.LittleEndian.PutUint32(l.request[i*size+pdu.HeaderSize:], crc32.Checksum(h[:], castagnoli))
+		}
 	}
 }
 
-func benchmark(b *testing.B, depth, in, out int) {
-	l := newLoad(b, start(b, Config{}, memory), depth, in, out)
+// bothDigests are keys of an initiator that wants digests and takes what helps.
+var bothDigests = append(initiator.Keys{"HeaderDigest", "CRC32C", "DataDigest", "CRC32C"}, initiator.Friendly[4:]...)
+
+func benchmark(b *testing.B, depth, in, out int, keys ...string) {
+	l := newLoad(b, start(b, Config{}, memory), depth, in, out, keys...)
 	b.SetBytes(int64(in + out))
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -90,6 +102,12 @@ func BenchmarkWrite4K(b *testing.B) {
 	for _, depth := range []int{1, 32} {
 		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) { benchmark(b, depth, 0, 4096) })
 	}
+}
+
+func BenchmarkDigests(b *testing.B) {
+	b.Run("read4K", func(b *testing.B) { benchmark(b, 32, 4096, 0, bothDigests...) })
+	b.Run("write4K", func(b *testing.B) { benchmark(b, 32, 0, 4096, bothDigests...) })
+	b.Run("read256K", func(b *testing.B) { benchmark(b, 8, 256<<10, 0, bothDigests...) })
 }
 
 func BenchmarkRead256K(b *testing.B) { benchmark(b, 8, 256<<10, 0) }

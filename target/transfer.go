@@ -26,6 +26,7 @@ type transfer struct {
 	solicited uint32 // R2Ts have been sent up to here
 	r2tSN     uint32 // of the next R2T
 	active    int    // R2Ts that have not been answered completely
+	spoiled   bool   // data with a bad digest has come: the task ends when all that is on its way has
 	r2t       [maxR2T]r2t
 }
 
@@ -58,6 +59,12 @@ func (c *conn) writeCommand(h *pdu.Header, t *task) error {
 
 	if n == x.want && c.in.inPlace() { // all of it: the unit takes it from the input buffer
 		data, err := c.payload()
+		if err == errDataDigest {
+			if err := c.reject(h, pdu.RejectDataDigest); err != nil {
+				return err
+			}
+			return c.failTransfer(t, senseCRC)
+		}
 		if err != nil {
 			return err
 		}
@@ -98,13 +105,24 @@ func (c *conn) writeCommand(h *pdu.Header, t *task) error {
 	}
 	c.mu.Unlock()
 	if n > 0 {
-		if err := c.receive(t.out.data[:n]); err != nil {
+		if err := c.receiveFor(h, t, t.out.data[:n]); err != nil {
 			return err
 		}
-		c.countIn(n)
 		x.got = n
 	}
 	return c.gathered(t)
+}
+
+// receiveFor takes the data segment of h, which belongs to t, into p. A bad
+// digest spoils t.
+func (c *conn) receiveFor(h *pdu.Header, t *task, p []byte) error {
+	err := c.receive(p)
+	if err == errDataDigest {
+		t.transfer.spoiled = true
+		err = c.reject(h, pdu.RejectDataDigest)
+	}
+	c.countIn(uint32(len(p)))
+	return err
 }
 
 // countIn counts n bytes of Data-Out.
@@ -120,6 +138,9 @@ func (c *conn) gathered(t *task) error {
 	x := &t.transfer
 	if x.got == x.want && x.open {
 		x.open = false // the F bit of the last one is missing, or is still to come in an empty one
+	}
+	if x.spoiled && !x.open && x.active == 0 {
+		return c.failTransfer(t, senseCRC)
 	}
 	c.mu.Lock()
 	if t.stopped {
@@ -137,7 +158,7 @@ func (c *conn) gathered(t *task) error {
 	defer c.mu.Unlock()
 	t.used = false
 	switch {
-	case x.open:
+	case x.open, x.spoiled:
 	case !t.admitted:
 		c.park(t)
 	default:
@@ -208,13 +229,12 @@ func (c *conn) dataOut(h *pdu.Header) error {
 		case h.Offset() != x.got, h.DataSN() != x.dataSN, n > limit-x.got:
 			return c.failTransfer(t, senseIncorrectAmount)
 		}
-		if err := c.receive(t.out.data[x.got : x.got+n]); err != nil {
+		if err := c.receiveFor(h, t, t.out.data[x.got:x.got+n]); err != nil {
 			return err
 		}
 		x.got += n
 		x.dataSN++
 		x.open = !h.Final()
-		c.countIn(n)
 		return c.gathered(t)
 	}
 
@@ -225,12 +245,11 @@ func (c *conn) dataOut(h *pdu.Header) error {
 	if h.Offset() != r.next || h.DataSN() != r.dataSN || n > r.end-r.next || h.Final() && n < r.end-r.next {
 		return c.failTransfer(t, senseIncorrectAmount)
 	}
-	if err := c.receive(t.out.data[r.next : r.next+n]); err != nil {
+	if err := c.receiveFor(h, t, t.out.data[r.next:r.next+n]); err != nil {
 		return err
 	}
 	r.next += n
 	r.dataSN++
-	c.countIn(n)
 	if r.next == r.end {
 		c.mu.Lock()
 		r.active = false

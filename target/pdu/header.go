@@ -5,6 +5,9 @@ import "encoding/binary"
 // HeaderSize is the length of a basic header segment, RFC 7143 11.2.1.
 const HeaderSize = 48
 
+// DigestSize is the length of a header or data digest, RFC 7143 11.2.3.
+const DigestSize = 4
+
 // MaxAHS is the most bytes of additional header segments that a header can
 // announce.
 const MaxAHS = 255 * 4

@@ -2,7 +2,9 @@ package initiator
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"time"
@@ -15,6 +17,9 @@ type PDU struct {
 	pdu.Header
 	AHS  []byte
 	Data []byte
+
+	// Digests to be spoiled when the PDU is sent, if there are digests.
+	BadHeaderDigest, BadDataDigest bool
 }
 
 // String returns what the PDU is, for messages.
@@ -41,6 +46,8 @@ type Conn struct {
 	FirstBurst    int
 	InitialR2T    bool
 	ImmediateData bool
+	HeaderDigest  bool // CRC32C
+	DataDigest    bool // CRC32C
 
 	// MaxCmdSN and ExpCmdSN as last seen.
 	MaxCmdSN, ExpCmdSN uint32
@@ -66,8 +73,8 @@ func New(nc net.Conn) *Conn {
 	}
 }
 
-// Bytes returns p on the wire: the header with the lengths of AHS and Data,
-// these, and padding.
+// Bytes returns p on the wire without digests: the header with the lengths of
+// AHS and Data, these, and padding.
 func (p *PDU) Bytes() []byte {
 	p.SetAHSLen(len(p.AHS))
 	p.SetDataLen(len(p.Data))
@@ -78,11 +85,53 @@ func (p *PDU) Bytes() []byte {
 	return append(b, make([]byte, p.Len()-len(b))...)
 }
 
+// Wire returns p as it is sent on c, with the digests that were agreed.
+func (c *Conn) Wire(p *PDU) []byte {
+	b := p.Bytes()
+	head := pdu.HeaderSize + p.AHSLen()
+	data := b[head:]
+	if b = b[:head:head]; c.HeaderDigest {
+		b = appendDigest(b, b, p.BadHeaderDigest)
+	}
+	b = append(b, data...)
+	if c.DataDigest && len(data) > 0 {
+		b = appendDigest(b, data, p.BadDataDigest)
+	}
+	return b
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendDigest appends the digest of p, RFC 7143 11.2.3, or one that is wrong.
+func appendDigest(b, p []byte, bad bool) []byte {
+	sum := crc32.Checksum(p, castagnoli)
+	if bad {
+		sum ^= 1
+	}
+	return binary.LittleEndian.AppendUint32(b, sum)
+}
+
+// checkDigest reads a digest and compares it with that of the parts before it.
+func (c *Conn) checkDigest(what string, parts ...[]byte) error {
+	var b [pdu.DigestSize]byte
+	if _, err := io.ReadFull(c.r, b[:]); err != nil {
+		return err
+	}
+	var sum uint32
+	for _, p := range parts {
+		sum = crc32.Update(sum, castagnoli, p)
+	}
+	if got := binary.LittleEndian.Uint32(b[:]); got != sum {
+		return fmt.Errorf("%s digest is %08x, want %08x", what, got, sum)
+	}
+	return nil
+}
+
 // Send sends PDUs, in one write.
 func (c *Conn) Send(ps ...*PDU) error {
 	var b []byte
 	for _, p := range ps {
-		b = append(b, p.Bytes()...)
+		b = append(b, c.Wire(p)...)
 	}
 	_, err := c.Write(b)
 	return err
@@ -102,9 +151,19 @@ func (c *Conn) Receive() (*PDU, error) {
 	if _, err := io.ReadFull(c.r, p.AHS); err != nil {
 		return nil, err
 	}
+	if c.HeaderDigest {
+		if err := c.checkDigest("header", p.Header[:], p.AHS); err != nil {
+			return nil, err
+		}
+	}
 	p.Data = make([]byte, pdu.Padded(p.DataLen()))
 	if _, err := io.ReadFull(c.r, p.Data); err != nil {
 		return nil, err
+	}
+	if c.DataDigest && len(p.Data) > 0 {
+		if err := c.checkDigest("data", p.Data); err != nil {
+			return nil, fmt.Errorf("%v: %w", p, err)
+		}
 	}
 	for _, b := range p.Data[p.DataLen():] {
 		if b != 0 {

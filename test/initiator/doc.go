@@ -14,6 +14,9 @@
 // and gathers its Data-In (Do), and a disk (Disk), which is a block.Device at
 // the far end of the wire.
 //
+// Digests are sent and checked when the login has agreed on them; a PDU can be
+// told to have wrong ones.
+//
 // A Conn keeps the sequence numbers an initiator keeps, in exported fields that
 // a test may change. It is used by one goroutine at a time; Disk is safe for
 // parallel calls.

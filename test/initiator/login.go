@@ -164,6 +164,10 @@ func (c *Conn) agree(sent, got Keys) error {
 			c.InitialR2T = value == "Yes"
 		case "ImmediateData":
 			c.ImmediateData = value == "Yes"
+		case "HeaderDigest":
+			c.HeaderDigest = value == "CRC32C"
+		case "DataDigest":
+			c.DataDigest = value == "CRC32C"
 		}
 		if err != nil {
 			return fmt.Errorf("%s=%s: %w", key, value, err)
