@@ -58,6 +58,7 @@ func check(tx *bbolt.Tx) []string {
 	c.owners(tx)
 	c.extents(tx)
 	c.journal(tx)
+	c.units(tx)
 	return c.problems
 }
 

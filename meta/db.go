@@ -14,7 +14,7 @@ import (
 )
 
 // Version is the schema that this package writes.
-const Version = 1
+const Version = 2
 
 // Errors that callers tell apart.
 var (
@@ -34,8 +34,14 @@ var (
 	bucketCaches  = []byte("caches")
 	bucketExtents = []byte("extents")
 	bucketJournal = []byte("journal")
+	bucketUnits   = []byte("units")
 
-	buckets = [][]byte{bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal}
+	// buckets are those of each version, in addition to those of the one
+	// before.
+	buckets = [Version + 1][][]byte{
+		1: {bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal},
+		2: {bucketUnits},
+	}
 
 	keyVersion = []byte("version")
 )
@@ -139,37 +145,59 @@ func checkLength(path string, size int64) error {
 	})
 }
 
-// initialise creates the schema in an empty file and checks that of any other.
+// initialise creates the schema in an empty file, checks that of any other, and
+// brings one that an earlier version wrote up to Version.
 func initialise(tx *bbolt.Tx) error {
+	version := uint32(0)
 	if tx.Bucket(bucketNode) != nil {
-		return checkVersion(tx)
-	}
-	for _, name := range buckets {
-		if _, err := tx.CreateBucket(name); err != nil {
+		var err error
+		if version, err = schema(tx); err != nil || version == Version {
 			return err
+		}
+	}
+	// What has been added since is new buckets, so far. An earlier version
+	// must not open the file any more: it would remove a volume and leave
+	// behind what is in them.
+	for _, added := range buckets[version+1:] {
+		for _, name := range added {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
 		}
 	}
 	return tx.Bucket(bucketNode).Put(keyVersion, binary.BigEndian.AppendUint32(nil, Version))
 }
 
 func checkVersion(tx *bbolt.Tx) error {
+	_, err := schema(tx)
+	return err
+}
+
+// schema returns the version of a file that has all that is part of it.
+func schema(tx *bbolt.Tx) (uint32, error) {
 	node := tx.Bucket(bucketNode)
 	if node == nil {
-		return fmt.Errorf("%w: no schema version", ErrCorrupt)
+		return 0, fmt.Errorf("%w: no schema version", ErrCorrupt)
 	}
 	v := node.Get(keyVersion)
 	if len(v) != 4 {
-		return fmt.Errorf("%w: bad schema version", ErrCorrupt)
+		return 0, fmt.Errorf("%w: bad schema version", ErrCorrupt)
 	}
-	if n := binary.BigEndian.Uint32(v); n > Version {
-		return fmt.Errorf("%w: schema %d, this one knows up to %d", ErrVersion, n, Version)
+	n := binary.BigEndian.Uint32(v)
+	switch {
+	case n == 0:
+		return 0, fmt.Errorf("%w: bad schema version", ErrCorrupt)
+	case n > Version:
+		return 0, fmt.Errorf("%w: schema %d, this one knows up to %d", ErrVersion, n, Version)
 	}
-	for _, name := range buckets {
-		if tx.Bucket(name) == nil {
-			return fmt.Errorf("%w: no bucket %q", ErrCorrupt, name)
+	for _, added := range buckets[:n+1] {
+		for _, name := range added {
+			if tx.Bucket(name) == nil {
+				return 0, fmt.Errorf("%w: no bucket %q", ErrCorrupt, name)
+			}
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // Close ends folding and closes the file. Calls after it fail.

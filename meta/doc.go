@@ -10,10 +10,12 @@
 //	         cache has one, both are found by a number that is never used again
 //	extent   a run of blocks of a map that are in the same state; the states
 //	         are the overlay's, meta only knows that zero means "no extent"
+//	unit     what a logical unit number points to; what it has to remember is
+//	         kept for it by name, and only it knows what that means
 //	record   extents of one flush round, in the journal until they are folded
 //	         into the extents
 //
-// # Schema, version 1
+// # Schema, version 2
 //
 //	bucket    key                          value
 //	node      "version"                    uint32
@@ -22,10 +24,15 @@
 //	caches    map number                   JSON Cache
 //	extents   map number, first block      state, uvarint blocks, CRC-32C
 //	journal   map number, sequence number  { state, uvarint first block, uvarint blocks } ..., CRC-32C
+//	units     unit, 0, name                what the unit keeps, CRC-32C      (since version 2)
 //
 // Numbers in keys are big-endian uint64, so that a cursor meets them in
-// order. bbolt has no checksum over its data pages: extents and records carry
-// a CRC-32C over key and value.
+// order. bbolt has no checksum over its data pages: extents, records and what
+// units keep carry a CRC-32C over key and value.
+//
+// A file of an earlier version is brought up to the current one when it is
+// opened for writing, in the transaction that looks at its version. One of a
+// later version is refused.
 //
 // # Why a journal
 //

@@ -79,8 +79,9 @@ func (d *DB) Volumes() (all []Volume, err error) {
 	return all, err
 }
 
-// DeleteVolume removes a volume and its map in one transaction. The local
-// file of the layer is the caller's to remove, afterwards.
+// DeleteVolume removes a volume, its map and what its unit keeps in one
+// transaction. The local file of the layer is the caller's to remove,
+// afterwards.
 func (d *DB) DeleteVolume(name string) error {
 	err := d.bolt.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketVolumes)
@@ -95,10 +96,20 @@ func (d *DB) DeleteVolume(name string) error {
 		if err := b.Delete([]byte(name)); err != nil {
 			return err
 		}
+		if err := clearUnit(tx, VolumeUnit(v.ID)); err != nil {
+			return err
+		}
 		return clearMap(tx, v.Layer)
 	})
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
 	}
 	return nil
+}
+
+// volumeID returns the identity of a stored volume.
+func volumeID(value []byte) (id [16]byte, err error) {
+	var v Volume
+	err = json.Unmarshal(value, &v)
+	return v.ID, err
 }
