@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"skylun/lun"
+	"skylun/meta"
 	"skylun/target"
 )
 
@@ -107,7 +108,7 @@ func (n *Node) build(ctx context.Context, plans []plan) (err error) {
 		if err != nil {
 			return err
 		}
-		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID}, n.log)
+		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
 		if err := units[p.place.iqn].Add(uint16(p.place.lun), unit); err != nil {
 			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
 		}
