@@ -19,6 +19,10 @@ type Config struct {
 	// on all.
 	Portals []string `yaml:"portals"`
 
+	// DiscoveryCHAP says how initiators authenticate for a discovery session;
+	// nil: they do not.
+	DiscoveryCHAP *CHAP `yaml:"-"`
+
 	MaxSessions  int           `yaml:"max_sessions"`  // normal and discovery sessions; default 256
 	MaxLogins    int           `yaml:"max_logins"`    // connections that have not finished login; default 64
 	LoginTimeout time.Duration `yaml:"login_timeout"` // from accept to full feature phase; default 15s
@@ -92,6 +96,11 @@ func (c Config) Validate() error {
 	} {
 		if n.v < 0 || n.v > n.limit {
 			bad("%s: %d is not between 1 and %d", n.key, n.v, n.limit)
+		}
+	}
+	if c.DiscoveryCHAP != nil {
+		if err := c.DiscoveryCHAP.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("discovery: %w", err))
 		}
 	}
 	return errors.Join(errs...)

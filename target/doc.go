@@ -52,7 +52,7 @@
 //
 // # What is not there yet
 //
-// CHAP, several connections in a session, redirection, and unit
+// Several connections in a session, redirection, and unit
 // attentions for commands that another session has cleared. Error recovery is
 // level 0.
 package target

@@ -11,6 +11,7 @@ type SessionInfo struct {
 	ISID      string         `json:"isid"` // initiator's part of the session ID, in hexadecimal
 	Initiator string         `json:"initiator"`
 	Alias     string         `json:"alias,omitempty"`  // what the initiator calls itself, not to be trusted
+	User      string         `json:"user,omitempty"`   // who has authenticated by CHAP; empty: nobody
 	Target    string         `json:"target,omitempty"` // empty: discovery
 	Remote    netip.AddrPort `json:"remote"`
 	Local     netip.AddrPort `json:"local"`

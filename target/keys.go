@@ -9,30 +9,34 @@ import (
 const (
 	answerReject        = "Reject"
 	answerNotUnderstood = "NotUnderstood"
+	answerIrrelevant    = "Irrelevant"
 )
 
 // negotiation is what the text keys of a login are applied to.
 type negotiation struct {
 	params
+	who
+	alias string // InitiatorAlias
 
+	badName, badType bool // a value that ends the login
+}
+
+// who is what an initiator may not change while it logs in.
+type who struct {
 	initiator string // InitiatorName, as names are compared
 	target    string // TargetName, likewise
-	alias     string // InitiatorAlias
 	discovery bool   // SessionType
-
-	badName, badType, noAuth bool // a value that ends the login
 }
 
 // keyRule applies the value of a key and returns the answer: the result of the
 // negotiation, or nothing when the key was a declaration.
 type keyRule func(n *negotiation, value string) string
 
-// keyRules are the keys of RFC 7143 section 13, and AuthMethod of section 12,
-// that an initiator may send during login. Whatever the stage is they are
-// taken, and a key that comes twice is taken twice: peers do such things, and
-// nothing depends on it.
+// keyRules are the keys of RFC 7143 section 13 that an initiator may send
+// during login. Whatever the stage is they are taken, and a key that comes twice
+// is taken twice: peers do such things, and nothing depends on it. The keys of
+// section 12 are authKeys.
 var keyRules = map[string]keyRule{
-	"AuthMethod":    authMethod,                                                    // 12.1
 	"HeaderDigest":  digest(func(n *negotiation, on bool) { n.headerDigest = on }), // 13.1
 	"DataDigest":    digest(func(n *negotiation, on bool) { n.dataDigest = on }),
 	"InitiatorName": func(n *negotiation, v string) string { n.badName = !setName(&n.initiator, v) || n.badName; return "" }, // 13.5
@@ -87,7 +91,7 @@ var keyRules = map[string]keyRule{
 // apply applies one key and returns the answer, if there is one.
 func (n *negotiation) apply(key, value string) string {
 	switch value { // answers to an offer; we make none that has one
-	case answerReject, answerNotUnderstood, "Irrelevant":
+	case answerReject, answerNotUnderstood, answerIrrelevant:
 		return ""
 	}
 	rule, ok := keyRules[key]
@@ -99,13 +103,6 @@ func (n *negotiation) apply(key, value string) string {
 
 func constant(answer string) keyRule {
 	return func(*negotiation, string) string { return answer }
-}
-
-// authMethod chooses None, the only method there is, from the list.
-func authMethod(n *negotiation, v string) string {
-	answer := oneOf("None")(n, v)
-	n.noAuth = answer == answerReject
-	return answer
 }
 
 // digest chooses what the initiator likes best of what there is, 13.1.

@@ -32,17 +32,19 @@ const (
 // login is the state of a login.
 type login struct {
 	negotiation
-	srv *Server
+	auth auth
+	srv  *Server
 
-	begun    bool // the first request has been seen
-	checked  bool // the names have been
-	declared bool // our own keys have been sent
-	stage    pdu.Stage
-	itt      uint32
-	isid     [6]byte
-	tsih     uint16 // as the initiator gave it
-	cid      uint16
-	tgt      *target // nil for discovery
+	begun      bool // the first request has been seen
+	checked    bool // the names have been
+	checkedWho who  // and were these
+	declared   bool // our own keys have been sent
+	stage      pdu.Stage
+	itt        uint32
+	isid       [6]byte
+	tsih       uint16 // as the initiator gave it
+	cid        uint16
+	tgt        *target // nil for discovery
 
 	request []byte // text of a request that is being continued
 	reply   []byte // text that has not been sent
@@ -183,21 +185,22 @@ func (l *login) next(h *pdu.Header, data []byte) (flags byte, err error) {
 	if more {
 		return 0, nil
 	}
-	if err := l.keys(); err != nil {
+	if err := l.keys(transit); err != nil {
 		return 0, err
 	}
 	if len(l.reply) > loginData {
 		return pdu.FlagContinue, nil
 	}
-	if !transit {
+	if !transit || !l.auth.authenticated() {
 		return 0, nil
 	}
 	l.stage = h.NSG()
 	return pdu.FlagFinal, nil
 }
 
-// keys applies the text of a complete request.
-func (l *login) keys() error {
+// keys applies the text of a complete request, which wants to go on to the next
+// stage or not.
+func (l *login) keys(transit bool) error {
 	text := pdu.Text(l.request)
 	l.request = nil
 	for {
@@ -208,39 +211,50 @@ func (l *login) keys() error {
 		if key == nil {
 			break
 		}
+		if l.auth.take(string(key), string(value)) {
+			continue
+		}
 		if answer := l.apply(string(key), string(value)); answer != "" {
-			l.reply = pdu.AppendPair(l.reply, string(key), answer)
+			l.answer(string(key), answer)
 		}
 		switch {
 		case l.badName:
 			return refuse(pdu.LoginInitiatorError, "%s is not an iSCSI name", key)
 		case l.badType:
 			return refuse(pdu.LoginBadSessionType, "session type %q", printable(string(value)))
-		case l.noAuth:
-			return refuse(pdu.LoginAuthFailure, "initiator offers no AuthMethod that is configured: %s", printable(string(value)))
 		}
 	}
 	if err := l.checkNames(); err != nil {
 		return err
 	}
+	if err := l.authenticate(transit); err != nil {
+		return err
+	}
 	if l.stage == pdu.Operational && !l.declared {
 		l.declared = true
-		l.reply = pdu.AppendPair(l.reply, "MaxRecvDataSegmentLength", strconv.Itoa(maxRecvData))
+		l.answer("MaxRecvDataSegmentLength", strconv.Itoa(maxRecvData))
 	}
 	return nil
 }
+
+// answer appends a pair to what is to be sent.
+func (l *login) answer(key, value string) { l.reply = pdu.AppendPair(l.reply, key, value) }
 
 // checkNames finds out, with the first request, who wants what, 6.3.1: the
 // names must be in it.
 func (l *login) checkNames() error {
 	if l.checked {
+		if l.who != l.checkedWho {
+			return refuse(pdu.LoginInitiatorError, "InitiatorName, TargetName or SessionType changed during login")
+		}
 		return nil
 	}
-	l.checked = true
+	l.checked, l.checkedWho = true, l.who
 	switch {
 	case l.initiator == "":
 		return refuse(pdu.LoginMissingParameter, "InitiatorName is missing")
 	case l.discovery:
+		l.auth.chap = l.srv.cfg.DiscoveryCHAP
 		return nil
 	case l.target == "":
 		return refuse(pdu.LoginMissingParameter, "TargetName is missing")
@@ -252,10 +266,11 @@ func (l *login) checkNames() error {
 	case !l.tgt.admits(l.initiator):
 		return refuse(pdu.LoginForbidden, "the target does not admit this initiator")
 	}
+	l.auth.chap = l.tgt.CHAP
 	if l.tgt.Alias != "" {
-		l.reply = pdu.AppendPair(l.reply, "TargetAlias", l.tgt.Alias)
+		l.answer("TargetAlias", l.tgt.Alias)
 	}
-	l.reply = pdu.AppendPair(l.reply, "TargetPortalGroupTag", strconv.Itoa(portalGroup)) // 13.9
+	l.answer("TargetPortalGroupTag", strconv.Itoa(portalGroup)) // 13.9
 	return nil
 }
 

@@ -41,6 +41,7 @@ type Target struct {
 	Name       string   // iqn., eui. or naa. name
 	Alias      string   // for people, told at login; may be empty
 	Initiators []string // names of initiators that may use it; empty: any
+	CHAP       *CHAP    // how initiators authenticate; nil: they do not
 	Units      *lun.Map // what its LUNs point to
 }
 
@@ -80,6 +81,11 @@ func (s *Server) AddTarget(t Target) error {
 	}
 	if t.Units == nil {
 		return fmt.Errorf("target %s: no logical unit inventory", t.Name)
+	}
+	if t.CHAP != nil {
+		if err := t.CHAP.Validate(); err != nil {
+			return fmt.Errorf("target %s: %w", t.Name, err)
+		}
 	}
 	added := &target{Target: t}
 	for _, name := range t.Initiators {

@@ -16,6 +16,7 @@ type session struct {
 	discovery bool
 	nexus     *lun.Nexus // in a discovery session it has no target name
 	alias     string     // of the initiator
+	user      string     // who has authenticated by CHAP, or nobody
 	target    *target    // nil in a discovery session
 	conn      *conn
 	since     time.Time
@@ -35,7 +36,7 @@ func (s *session) key() sessionKey {
 
 func (s *session) info() SessionInfo {
 	i := SessionInfo{
-		TSIH: s.tsih, ISID: hex.EncodeToString(s.nexus.ISID[:]), Initiator: s.nexus.InitiatorName, Alias: s.alias,
+		TSIH: s.tsih, ISID: hex.EncodeToString(s.nexus.ISID[:]), Initiator: s.nexus.InitiatorName, Alias: s.alias, User: s.user,
 		Target: s.nexus.TargetName, Remote: s.conn.remote, Local: s.conn.local, Since: s.since,
 	}
 	i.Counters, i.InFlight = s.conn.snapshot()

@@ -25,7 +25,7 @@ import (
 // that is kept.
 func (s *Server) begin(ctx context.Context, c *conn, l *login) (*session, error) {
 	sess := &session{
-		cid: l.cid, discovery: l.discovery, alias: l.alias, target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
+		cid: l.cid, discovery: l.discovery, alias: l.alias, user: l.auth.user, target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
 		nexus: &lun.Nexus{InitiatorName: l.initiator, ISID: l.isid, PortalGroup: portalGroup},
 	}
 	if l.tgt != nil {
@@ -61,6 +61,8 @@ func (s *Server) register(sess *session, replaces uint16) (old *session, err err
 		return nil, refuse(pdu.LoginServiceDown, "server is stopping")
 	case sess.target != nil && sess.target.removed:
 		return nil, refuse(pdu.LoginTargetRemoved, "the target has just been removed")
+	case old != nil && old.user != sess.user:
+		return nil, refuse(pdu.LoginForbidden, "CHAP user %q has a session of this initiator name and ISID", old.user)
 	case replaces != 0 && (old == nil || old.tsih != replaces):
 		return nil, refuse(pdu.LoginNoSession, "no session 0x%04x of this initiator", replaces)
 	case replaces != 0 && old.cid != sess.cid:

@@ -49,6 +49,7 @@ type Options struct {
 	Initiator string
 	Target    string // empty: discovery session
 	Security  Keys   // sent in the security stage; nil: that stage is left out
+	CHAP      *CHAP  // how to authenticate in the security stage, if so
 	Keys      Keys   // sent in the operational stage; nil: what a friendly initiator says
 }
 
@@ -113,7 +114,14 @@ func (c *Conn) Login(o Options) (Keys, error) {
 		}
 		return err
 	}
-	if o.Security != nil {
+	if o.CHAP != nil {
+		got, err := c.authenticate(o.CHAP, itt, first)
+		answers = append(answers, got...)
+		if err != nil {
+			return answers, err
+		}
+		first = nil
+	} else if o.Security != nil {
 		if err := exchange(pdu.Security, pdu.Operational, slices.Concat(first, o.Security)); err != nil {
 			return answers, err
 		}
