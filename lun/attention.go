@@ -6,9 +6,21 @@ import (
 	"github.com/gostor/gotgt/pkg/scsi"
 )
 
+// Unit attentions that gotgt has no name for, SPC-4 annex F.
+const (
+	ascBusDeviceReset         scsi.SCSISubError = 0x2903 // BUS DEVICE RESET FUNCTION OCCURRED
+	ascNexusLoss              scsi.SCSISubError = 0x2907 // I_T NEXUS LOSS OCCURRED
+	ascLogChanged             scsi.SCSISubError = 0x2a02 // LOG PARAMETERS CHANGED
+	ascRegistrationsPreempted scsi.SCSISubError = 0x2a05 // REGISTRATIONS PREEMPTED
+	ascAccessStateChanged     scsi.SCSISubError = 0x2a06 // ASYMMETRIC ACCESS STATE CHANGED
+	ascCapacityChanged        scsi.SCSISubError = 0x2a09 // CAPACITY DATA HAS CHANGED
+	ascSoftThreshold          scsi.SCSISubError = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
+)
+
 // nexusState is what a unit keeps for one nexus.
 type nexusState struct {
 	attentions []scsi.SCSISubError // pending unit attentions in the order of their reports, SAM-5 5.14
+	access     AccessState         // of the port group it came through
 }
 
 // attentive is a Unit with unit attentions. A map uses it to tell that the
@@ -16,6 +28,7 @@ type nexusState struct {
 type attentive interface {
 	raise(n *Nexus, code scsi.SCSISubError)
 	clear(n *Nexus, code scsi.SCSISubError)
+	setAccess(n *Nexus, state AccessState)
 }
 
 var _ attentive = (*server)(nil)
@@ -36,6 +49,7 @@ func (s *server) Detach(n *Nexus) {
 	defer s.mu.Unlock()
 	if st := s.nexuses[n]; st != nil {
 		s.gate.Add(-int32(len(st.attentions)))
+		s.countAccess(st.access, -1)
 		delete(s.nexuses, n)
 	}
 	s.release(n)
@@ -61,6 +75,9 @@ func (s *server) raiseOthers(n *Nexus, code scsi.SCSISubError) {
 	}
 }
 
+// raiseAll makes a unit attention pending for every nexus.
+func (s *server) raiseAll(code scsi.SCSISubError) { s.raiseOthers(nil, code) }
+
 // Reset implements Resetter.
 func (s *server) Reset() {
 	s.mu.Lock()
@@ -84,15 +101,40 @@ func (s *server) clear(n *Nexus, code scsi.SCSISubError) {
 	}
 }
 
-// push appends to a queue. Whoever is still to hear of a power on, need not
-// hear of a reset. s.mu is held.
+// push puts a unit attention into a queue that does not have it: those of a
+// reset before the others, the most general first, because they say more. Whoever
+// is still to hear of a more general one need not hear of it at all: SAM-5
+// 5.14. s.mu is held.
 func (s *server) push(st *nexusState, code scsi.SCSISubError) {
-	if code == ascBusDeviceReset && slices.Contains(st.attentions, scsi.ASC_POWERON_RESET) {
-		return
+	rank := resetRank(code)
+	at := len(st.attentions)
+	for i, pending := range st.attentions {
+		r := resetRank(pending)
+		if pending == code || r < rank && rank < notReset {
+			return
+		}
+		if r > rank {
+			at = min(at, i)
+		}
 	}
-	if !slices.Contains(st.attentions, code) {
-		st.attentions = append(st.attentions, code)
-		s.gate.Add(1)
+	st.attentions = slices.Insert(st.attentions, at, code)
+	s.gate.Add(1)
+}
+
+// notReset is the rank of what has nothing to do with a reset.
+const notReset = 3
+
+// resetRank orders the unit attentions of resets, the most general first.
+func resetRank(code scsi.SCSISubError) int {
+	switch code {
+	case scsi.ASC_POWERON_RESET:
+		return 0
+	case ascBusDeviceReset:
+		return 1
+	case ascNexusLoss:
+		return 2
+	default:
+		return notReset
 	}
 }
 
@@ -116,8 +158,24 @@ func (s *server) take(n *Nexus) *condition {
 	return &condition{key: scsi.UNIT_ATTENTION, code: code}
 }
 
-// checkGate returns the unit attention or the reservation conflict that keeps
-// c from running. op is nil when the CDB asks for nothing the unit knows.
+// pending returns what REQUEST SENSE tells n: a unit attention, which is told
+// by that, or why the unit does not run its commands, SPC-4 5.11.2. It is nil
+// when there is nothing to tell.
+func (s *server) pending(n *Nexus) *condition {
+	if s.gate.Load() == 0 {
+		return nil
+	}
+	if attention := s.take(n); attention != nil {
+		return attention
+	}
+	if state := s.accessOf(n); state.restricts() {
+		return state.notReady()
+	}
+	return nil
+}
+
+// checkGate returns the unit attention, the state of the port or the reservation
+// conflict that keeps c from running. op is nil when the CDB asks for nothing the unit knows.
 func (s *server) checkGate(c *Command, op *operation) error {
 	var flags opFlags
 	if op != nil {
@@ -127,6 +185,9 @@ func (s *server) checkGate(c *Command, op *operation) error {
 		if attention := s.take(c.Nexus); attention != nil {
 			return attention
 		}
+	}
+	if err := s.checkAccess(c.Nexus, op); err != nil {
+		return err
 	}
 	if flags&shared == 0 && s.reservedAgainst(c.Nexus) {
 		return errReserved

@@ -111,7 +111,7 @@ func TestReset(t *testing.T) {
 		other []string // what the other nexus hears
 	}{
 		{func() bool { return m.Reset(3) }, []string{"02 6/29/00", "02 6/2a/01"}},
-		{func() bool { m.ResetAll(); return true }, []string{"02 6/2a/01", "02 6/29/03"}},
+		{func() bool { m.ResetAll(); return true }, []string{"02 6/29/03", "02 6/2a/01"}},
 	} {
 		wantEnding(t, send(t, d, a, "16 0000 0000 00", nil), "00")
 		wantEnding(t, send(t, d, a, "55 10 0000000000 0028 00", unhex(t, "0000000000000000 08 12 00 00000000000000000000000000000000 00 0a 0a 06 10 0800000000000000")), "00")
@@ -133,5 +133,33 @@ func TestReset(t *testing.T) {
 	}
 	if m.Reset(4) {
 		t.Error("reset a unit that is not there")
+	}
+}
+
+// TestAttentionOrder checks which unit attentions wait, and in what order:
+// SAM-5 5.14.
+func TestAttentionOrder(t *testing.T) {
+	for _, c := range []struct {
+		raised []scsi.SCSISubError
+		want   []string
+	}{
+		{[]scsi.SCSISubError{ascCapacityChanged, ascCapacityChanged, ascSoftThreshold}, []string{"02 6/2a/09", "02 6/38/07"}},
+		{[]scsi.SCSISubError{ascLogChanged, ascNexusLoss, ascBusDeviceReset}, []string{"02 6/29/03", "02 6/29/07", "02 6/2a/02"}},
+		{[]scsi.SCSISubError{scsi.ASC_POWERON_RESET, ascBusDeviceReset, ascNexusLoss}, []string{"02 6/29/00"}},
+		{[]scsi.SCSISubError{ascRegistrationsPreempted, scsi.ASC_POWERON_RESET}, []string{"02 6/29/00", "02 6/2a/05"}},
+	} {
+		d := newTestDisk(quick{newMemory(1 << 20)})
+		n := testNexus()
+		d.Attach(n)
+		d.take(n)
+		for _, code := range c.raised {
+			d.raiseAll(code)
+		}
+		if g := d.gate.Load(); g != int32(len(c.want)) {
+			t.Errorf("gate %d with %d attentions", g, len(c.want))
+		}
+		for _, want := range append(c.want, "00") {
+			wantEnding(t, send(t, d, n, testUnitReady, nil), want)
+		}
 	}
 }

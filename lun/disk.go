@@ -54,7 +54,7 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d.versions = append(slices.Clone(commonVersions), versionSBC3)
 	d.pages = []vpdPage{
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
-		blockLimits, blockCharacteristics, logicalBlockProvisioning,
+		d.modePagePolicy(), d.scsiPorts(), blockLimits, blockCharacteristics, logicalBlockProvisioning,
 	}
 	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
 	if err := d.modes.load(); err != nil {
@@ -71,10 +71,12 @@ func (d *Disk) capacity() uint64 { return uint64(d.dev.Size()) / logicalBlock }
 func (d *Disk) operations() []operation {
 	ops := []operation{
 		d.testUnitReadyOp(d.testUnitReady),
-		d.requestSenseOp(func(c *Command) *condition { return d.take(c.Nexus) }),
+		d.requestSenseOp(func(c *Command) *condition { return d.pending(c.Nexus) }),
 		d.inquiryOp(),
 		d.reportLUNsOp(),
 		d.reportOpcodesOp(),
+		d.reportFunctionsOp(),
+		d.reportGroupsOp(),
 
 		{name: "READ(6)", usage: cdb(api.READ_6, "1fffffff 04"), do: d.read, try: d.tryRead},
 		{name: "READ(10)", usage: cdb(api.READ_10, "f8 ffffffff 00 ffff 04"), do: d.read, try: d.tryRead},

@@ -62,6 +62,12 @@ func (s *server) standardInquiry() []byte {
 	d[2] = 6 // VERSION: SPC-4
 	d[3] = scsi.INQUIRY_HISUP | scsi.INQUIRY_STANDARD_FORMAT
 	d[4] = byte(len(d) - 5)
+	if pick(s.ops.actions[byte(api.MAINT_PROTOCOL_IN)], byte(reportGroupsAction)) != nil {
+		d[5] |= 0x10 // TPGS: implicit
+	}
+	if s.ops.has(0x83) {
+		d[5] |= 0x08 // 3PC: third-party copy
+	}
 	d[6] = scsi.INQUIRY_MULTIP
 	d[7] = scsi.INQUIRY_CMDQUE
 	ascii(d[8:16], s.id.vendor)

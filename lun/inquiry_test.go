@@ -17,7 +17,7 @@ func testNexus() *Nexus {
 func TestStandardInquiry(t *testing.T) {
 	d := newTestDisk(newMemory(1 << 20))
 	c := send(t, d, nil, "12 00 00 00ff 00", nil)
-	want := unhex(t, "00 00 06 12 5b 00 10 02")
+	want := unhex(t, "00 00 06 12 5b 10 10 02")
 	if !bytes.HasPrefix(c.In, want) || len(c.In) != inquiryLength {
 		t.Errorf("% x, want % x... of %d bytes", c.In, want, inquiryLength)
 	}
@@ -38,12 +38,14 @@ func TestStandardInquiry(t *testing.T) {
 func TestAllocationLength(t *testing.T) {
 	d := newTestDisk(ranged{newMemory(1 << 20)})
 	for _, format := range []string{
-		"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00",
+		"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00", "12 01 87 %04x 00", "12 01 88 %04x 00",
 		"12 01 b0 %04x 00", "12 01 b1 %04x 00", "12 01 b2 %04x 00",
 		"03 00 0000 %02x 00", "03 01 0000 %02x 00",
 		"1a 00 3f ff %02x 00", "5a 10 3f 00 000000 %04x 00",
 		"9e 10 0000000000000000 %08x 00 00",
 		"9e 12 0000000000000000 %08x 00 00",
+		"a3 0a 00000000 %08x 00 00", "a3 2a 00000000 %08x 00 00",
+		"a3 0d 00 000000 %08x 00 00", "a3 0d 80 000000 %08x 00 00",
 		"a3 0c 80 00 0000 %08x 00 00",
 		"a3 0c 81 28 0000 %08x 00 00",
 		"a0 00 00 000000 %08x 00 00",
@@ -87,7 +89,7 @@ func vpd(t *testing.T, u Unit, n *Nexus, code byte) []byte {
 func TestSupportedPages(t *testing.T) {
 	d := newTestDisk(newMemory(1 << 20))
 	list := vpd(t, d, nil, 0)
-	if want := unhex(t, "00 80 83 86 b0 b1 b2"); !bytes.Equal(list, want) {
+	if want := unhex(t, "00 80 83 86 87 88 b0 b1 b2"); !bytes.Equal(list, want) {
 		t.Errorf("% x, want % x", list, want)
 	}
 	for code := range 256 {
@@ -103,7 +105,7 @@ func TestIdentity(t *testing.T) {
 	if got, want := string(vpd(t, d, nil, 0x80)), "5c1e0f0405060708090a0b0c0d0e0f10\x00"; got != want {
 		t.Errorf("serial number %q, want %q", got, want)
 	}
-	// SPC-4 7.8.6: NAA first, then T10, relative port, port name, target name.
+	// SPC-4 7.8.6: NAA first, then T10, relative port, port group, port name, target name.
 	id := vpd(t, d, testNexus(), 0x83)
 	var kinds []string
 	for p := id; len(p) > 0; p = p[4+int(p[3]):] {
@@ -113,6 +115,7 @@ func TestIdentity(t *testing.T) {
 		fmt.Sprintf("0103 %q", id[4:20]),
 		`0201 "SKYLUN  5c1e0f0405060708090a0b0c0d0e0f10"`,
 		`5194 "\x00\x00\x00\x01"`,
+		`5195 "\x00\x00\x00\x01"`,
 		`5398 "iqn.2026-11.io.skylun:demo,t,0x0001\x00"`,
 		`53a8 "iqn.2026-11.io.skylun:demo\x00\x00"`,
 	}
@@ -146,8 +149,8 @@ func TestLongTargetName(t *testing.T) {
 	for p := vpd(t, d, n, 0x83); len(p) > 0; p = p[4+int(p[3]):] {
 		got++
 	}
-	if got != 3 {
-		t.Errorf("%d designators, want 3", got)
+	if got != 4 {
+		t.Errorf("%d designators, want 4", got)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // which logical unit number. All its methods are safe for parallel calls.
 type Map struct {
 	current atomic.Pointer[inventory]
+	groups  atomic.Pointer[[]PortGroup] // ascending by tag, replaced and never changed
 
 	// Who answers for numbers without a unit.
 	zero, absent, wellKnown *vacancy
@@ -54,7 +55,7 @@ func (m *Map) Add(lun uint16, u Unit) error {
 		return fmt.Errorf("LUN %d: already in use", lun)
 	}
 	for n := range m.nexuses {
-		u.Attach(n)
+		m.attach(u, n)
 	}
 	units := make(map[uint16]Unit, len(old.units)+1)
 	maps.Copy(units, old.units)
@@ -141,7 +142,15 @@ func (m *Map) AttachNexus(n *Nexus) {
 	n.luns = m
 	m.nexuses[n] = struct{}{}
 	for _, u := range m.current.Load().units {
-		u.Attach(n)
+		m.attach(u, n)
+	}
+}
+
+// attach tells u that n is there, and how the ports stand that it came through.
+func (m *Map) attach(u Unit, n *Nexus) {
+	u.Attach(n)
+	if a, ok := u.(attentive); ok {
+		a.setAccess(n, m.access(n))
 	}
 }
 

@@ -105,6 +105,9 @@ func (t *opTable) find(cdb []byte) (*operation, error) {
 	return nil, invalidField(1, 4) // SPC-4 4.2.5.2
 }
 
+// has tells whether there are operations of that code.
+func (t *opTable) has(code byte) bool { return t.plain[code] != nil || t.actions[code] != nil }
+
 // pick returns the row of a service action, or nil.
 func pick(rows []*operation, action byte) *operation {
 	for _, op := range rows {

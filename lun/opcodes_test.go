@@ -2,10 +2,12 @@ package lun
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,7 +47,9 @@ func TestOpcodes(t *testing.T) {
 9e/10 16 READ CAPACITY(16)
 9e/12 16 GET LBA STATUS
 a0 12 REPORT LUNS
+a3/0a 12 REPORT TARGET PORT GROUPS
 a3/0c 12 REPORT SUPPORTED OPERATION CODES
+a3/0d 12 REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
 a8 12 READ(12)
 aa 12 WRITE(12)
 ae 12 WRITE AND VERIFY(12)
@@ -58,7 +62,8 @@ af 12 VERIFY(12)
 		if op := d.ops.plain[code]; op != nil {
 			fmt.Fprintf(&got, "%02x %d %s\n", code, len(op.usage), op.name)
 		}
-		for _, op := range d.ops.actions[byte(code)] {
+		actions := slices.SortedFunc(slices.Values(d.ops.actions[byte(code)]), func(a, b *operation) int { return cmp.Compare(a.usage[1]&actionMask, b.usage[1]&actionMask) })
+		for _, op := range actions {
 			fmt.Fprintf(&got, "%02x/%02x %d %s\n", code, op.usage[1]&actionMask, len(op.usage), op.name)
 		}
 	}
@@ -151,7 +156,21 @@ func TestReportSupportedOpcodes(t *testing.T) {
 		}
 	}
 	wantEnding(t, send(t, d, nil, "a3 0c 04 00 0000 00002000 00 00", nil), "02 5/24/00")
-	wantEnding(t, send(t, d, nil, "a3 0d 00 00 0000 00002000 00 00", nil), "02 5/24/00")
+	wantEnding(t, send(t, d, nil, "a3 0b 00 00 0000 00002000 00 00", nil), "02 5/24/00")
+}
+
+// TestReportFunctions checks REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS, SPC-4
+// 6.36.
+func TestReportFunctions(t *testing.T) {
+	d := newTestDisk(newMemory(1 << 20))
+	for cdb, want := range map[string]string{
+		"a3 0d 00 000000 00000020 00 00": "da 00 00 00",
+		"a3 0d 80 000000 00000020 00 00": "da 00 00 0c 00000000 00000000 00000000",
+	} {
+		if c := send(t, d, nil, cdb, nil); ending(c) != "00" || !bytes.Equal(c.In, unhex(t, want)) {
+			t.Errorf("%s: %s, % x", cdb, ending(c), c.In)
+		}
+	}
 }
 
 // TestBasics checks the commands that do little.

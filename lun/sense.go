@@ -14,7 +14,6 @@ import (
 // Additional sense codes that gotgt has no name for, SPC-4 annex F.
 const (
 	ascInvalidFieldInIU scsi.SCSISubError = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT
-	ascBusDeviceReset   scsi.SCSISubError = 0x2903 // BUS DEVICE RESET FUNCTION OCCURRED
 	ascSpaceAllocFailed scsi.SCSISubError = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
 	ascSoftwareProtect  scsi.SCSISubError = 0x2702 // LOGICAL UNIT SOFTWARE WRITE PROTECTED
 )

@@ -57,10 +57,16 @@ func (s *server) deviceIdentification() vpdPage {
 		}
 		port := binary.BigEndian.AppendUint32(nil, uint32(n.PortalGroup))
 		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_REL_TGT_PORT, port)
-		d = designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI,
-			nameString(fmt.Sprintf("%s,t,0x%04x", n.TargetName, n.PortalGroup)))
+		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_TGT_PORT_GRP, port) // a group has one port
+		d = designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI, portName(n.TargetName, n.PortalGroup))
 		return designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_DEV, scsi.DESG_SCSI, nameString(n.TargetName))
 	}}
+}
+
+// portName returns the name of a target port as a SCSI name string, RFC 7143
+// 4.4.7.
+func portName(target string, tag uint16) []byte {
+	return nameString(fmt.Sprintf("%s,t,0x%04x", target, tag))
 }
 
 // designator appends a designation descriptor to d, SPC-4 7.8.6.1. A name
@@ -90,6 +96,29 @@ func (s *server) extendedInquiry() vpdPage {
 		d := make([]byte, 0x3c)
 		d[1] = 0x01 // SIMPSUP: simple task attribute
 		d[2] = 0x01 // V_SUP: volatile cache
+		d[3] = 0x01 // LUICLR: a unit that reports that the inventory changed does so for all
+		d[9] = MaxSense
+		return d
+	}}
+}
+
+// modePagePolicy is the Mode Page Policy page, SPC-4 7.8.11: all nexuses share
+// all mode pages.
+func (s *server) modePagePolicy() vpdPage {
+	return vpdPage{0x87, func(*Nexus) []byte { return []byte{allModePages, allSubpages, 0, 0} }}
+}
+
+// scsiPorts is the SCSI Ports page, SPC-4 7.8.14: the target ports that the
+// unit can be reached through.
+func (s *server) scsiPorts() vpdPage {
+	return vpdPage{0x88, func(n *Nexus) []byte {
+		var d []byte
+		for _, g := range n.inventory().portGroups(n) {
+			name := designator(nil, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI, portName(n.TargetName, g.Tag))
+			d = append(d, 0, 0, byte(g.Tag>>8), byte(g.Tag), 0, 0, 0, 0 /* no initiator port */, 0, 0)
+			d = binary.BigEndian.AppendUint16(d, uint16(len(name)))
+			d = append(d, name...)
+		}
 		return d
 	}}
 }
