@@ -171,11 +171,14 @@ func (s *server) pending(n *Nexus) *condition {
 	if state := s.accessOf(n); state.restricts() {
 		return state.notReady()
 	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocked
 }
 
-// checkGate returns the unit attention, the state of the port or the reservation
-// conflict that keeps c from running. op is nil when the CDB asks for nothing the unit knows.
+// checkGate returns the unit attention, the reservation conflict or the state
+// of the port or the unit that keeps c from running. op is nil when the CDB
+// asks for nothing the unit knows.
 func (s *server) checkGate(c *Command, op *operation) error {
 	var flags opFlags
 	if op != nil {
@@ -191,6 +194,9 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	}
 	if flags&shared == 0 && s.reservedAgainst(c.Nexus) {
 		return errReserved
+	}
+	if cond := s.blocking(op); cond != nil {
+		return cond
 	}
 	return nil
 }

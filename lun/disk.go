@@ -24,10 +24,12 @@ type DiskConfig struct {
 // and with a volatile write cache that SYNCHRONIZE CACHE and FUA flush.
 type Disk struct {
 	server
-	dev    block.Device
-	reader block.TryReader // dev, when it is one
-	writer block.TryWriter // dev, when it is one
+	dev     block.Device
+	reader  block.TryReader // dev, when it is one
+	writer  block.TryWriter // dev, when it is one
+	updater block.Updater   // dev, when it is one
 
+	mayExit      atomic.Bool // SANITIZE EXIT FAILURE MODE ends the state after a failed sanitize
 	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
@@ -48,13 +50,14 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d.readOnly = cfg.ReadOnly
 	d.reader, _ = dev.(block.TryReader)
 	d.writer, _ = dev.(block.TryWriter)
+	d.updater, _ = dev.(block.Updater)
 	d.log = log.With(slog.String("volume", cfg.Name))
 	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_DISK)
 	d.id = diskIdentity(cfg.ID)
 	d.versions = append(slices.Clone(commonVersions), versionSBC3)
 	d.pages = []vpdPage{
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
-		d.modePagePolicy(), d.scsiPorts(), blockLimits, blockCharacteristics, logicalBlockProvisioning,
+		d.modePagePolicy(), d.scsiPorts(), d.blockLimits(), blockCharacteristics, logicalBlockProvisioning,
 	}
 	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
 	if err := d.modes.load(); err != nil {
@@ -115,5 +118,10 @@ func (d *Disk) operations() []operation {
 			action: true, do: d.getLBAStatus,
 		})
 	}
-	return append(ops, d.modeOps(d.selectModes)...)
+	for _, more := range [][]operation{
+		d.modeOps(d.selectModes), d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
+	} {
+		ops = append(ops, more...)
+	}
+	return ops
 }

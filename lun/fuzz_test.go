@@ -17,6 +17,10 @@ func (a able) DataRanges(ctx context.Context, r block.Range, f func(block.Range)
 	return ranged{a.memory}.DataRanges(ctx, r, f)
 }
 
+func (a able) Update(ctx context.Context, p []byte, off int64, f func([]byte) (bool, error)) error {
+	return updatable{a.memory}.Update(ctx, p, off, f)
+}
+
 // hostile is a disk to be tormented: its device notes calls beyond the end,
 // and two nexuses have it in their map.
 type hostile struct {
@@ -48,7 +52,7 @@ func (h *hostile) check(t testing.TB, lun [8]byte, nexus int, cdb, out []byte, i
 	c := &Command{CDB: cdb, Nexus: h.nexus[nexus], Out: out, InLimit: inLimit}
 	exec(t, h.units.Unit(lun), c)
 	switch c.Status {
-	case StatusGood, StatusReservationConflict:
+	case StatusGood, StatusConditionMet, StatusReservationConflict:
 	case StatusCheckCondition:
 		if n := len(c.Sense); n < 8 || n > MaxSense || c.Sense[7] != byte(n-8) {
 			t.Fatalf("% x: sense % x", cdb, c.Sense)

@@ -71,7 +71,7 @@ func TestSCSILuHostile(t *testing.T) {
 						scb[8] = 4
 					}
 					stat := lu.PerformCommand(0, &api.SCSICommand{SCB: scb, SCBLength: length, InSDBBuffer: b, OutSDBBuffer: b})
-					if stat != api.SAMStatGood && stat != api.SAMStatCheckCondition && stat != api.SAMStatReservationConflict {
+					if stat != api.SAMStatGood && stat != api.SAMStatConditionMet && stat != api.SAMStatCheckCondition && stat != api.SAMStatReservationConflict {
 						t.Fatalf("% x: %v", scb, stat)
 					}
 				}

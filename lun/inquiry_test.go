@@ -174,13 +174,13 @@ func TestLimitsAgree(t *testing.T) {
 		{"maximum unmap descriptors", uint64(be.Uint32(b0[20:])), 256},
 		{"unmap granularity", uint64(be.Uint32(b0[24:])), 8},
 		{"unmap alignment", uint64(be.Uint32(b0[28:])), 1 << 31},
-		{"maximum write same", be.Uint64(b0[32:]), 32768},
+		{"maximum write same", be.Uint64(b0[32:]), 524288},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s %d, want %d", c.name, c.got, c.want)
 		}
 	}
-	if b1 := vpd(t, d, nil, 0xb1); len(b1) != 0x3c || be.Uint16(b1) != 1 || b1[4] != 1 {
+	if b1 := vpd(t, d, nil, 0xb1); len(b1) != 0x3c || be.Uint16(b1) != 1 || b1[3] != 0x40 || b1[4] != 1 {
 		t.Errorf("Block Device Characteristics % x", b1)
 	}
 	if b2 := vpd(t, d, nil, 0xb2); !bytes.Equal(b2, []byte{0, 0xe4, 2, 0}) {

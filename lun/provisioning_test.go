@@ -142,7 +142,7 @@ func TestWriteSame(t *testing.T) {
 		})
 	}
 	big := newTestDisk(sized{newMemory(0), 1 << 40})
-	wantEnding(t, send(t, big, nil, "93 08 0000000000000000 00008001 00 00", zero), "02 5/24/00")
+	wantEnding(t, send(t, big, nil, "93 08 0000000000000000 00080001 00 00", zero), "02 5/24/00")
 }
 
 // TestGetLBAStatus checks SBC-3 5.4.

@@ -23,7 +23,12 @@ const fua = 0x08
 // That a length is zero is no error, SBC-3 5.11.
 func (d *Disk) span(c *Command) (off, n int64, err error) {
 	lba, blocks := c.extent()
-	if capacity := d.capacity(); lba >= capacity || uint64(blocks) > capacity-lba {
+	return d.within(lba, uint64(blocks))
+}
+
+// within is span for an extent that is elsewhere than in most CDBs.
+func (d *Disk) within(lba, blocks uint64) (off, n int64, err error) {
+	if capacity := d.capacity(); lba >= capacity || blocks > capacity-lba {
 		return 0, 0, outOfRange(max(lba, capacity))
 	}
 	return int64(lba) * logicalBlock, int64(blocks) * logicalBlock, nil

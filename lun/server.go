@@ -34,6 +34,7 @@ type server struct {
 	nexuses  map[*Nexus]*nexusState // guarded by mu
 	reserved bool                   // guarded by mu, SPC-2 5.5
 	holder   *Nexus                 // guarded by mu, means something while reserved
+	blocked  *condition             // guarded by mu, what most commands end with; nil: none
 
 	protected       atomic.Bool // commands that change the medium are refused
 	descriptorSense atomic.Bool // D_SENSE in the control mode page

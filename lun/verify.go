@@ -3,8 +3,6 @@ package lun
 import (
 	"bytes"
 	"context"
-
-	"github.com/gostor/gotgt/pkg/scsi"
 )
 
 // comparePiece is how much a comparison reads at once.
@@ -54,8 +52,9 @@ func (d *Disk) verify(ctx context.Context, c *Command) error {
 	}
 }
 
-// compare ends with MISCOMPARE unless the n bytes at off are want, over and
-// over. All lengths are whole logical blocks.
+// compare ends with MISCOMPARE, with the first logical block that differs,
+// unless the n bytes at off are want, over and over. All lengths are whole
+// logical blocks.
 func (d *Disk) compare(ctx context.Context, want []byte, off, n int64) error {
 	buf := make([]byte, min(n, comparePiece))
 	for done := int64(0); done < n; {
@@ -71,11 +70,6 @@ func (d *Disk) compare(ctx context.Context, want []byte, off, n int64) error {
 		}
 	}
 	return nil
-}
-
-// miscompare names the first logical block that differs.
-func miscompare(lba uint64) error {
-	return &condition{key: scsi.MISCOMPARE, code: scsi.ASC_MISCOMPARE_DURING_VERIFY_OPERATION, info: lba, hasInfo: true}
 }
 
 // writeAndVerify executes WRITE AND VERIFY(10), (12) and (16), SBC-3 5.37 to
