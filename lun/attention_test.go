@@ -74,10 +74,10 @@ func TestReserve(t *testing.T) {
 		wantEnding(t, send(t, d, a, reserve, nil), "00")
 	}
 	wantEnding(t, send(t, d, a, read, nil), "00")
-	for _, cdb := range []string{read, testUnitReady, reserve, "2a 00 00000000 00 0001 00", "35 00 00000000 00 0000 00", "25 00 00000000 0000 00 00"} {
+	for _, cdb := range []string{read, testUnitReady, reserve, "2a 00 00000000 00 0001 00", "35 00 00000000 00 0000 00", "1b 00 0000 00 00", "1e 00 0000 01 00", "1a 00 3f 00 ff 00"} {
 		wantEnding(t, send(t, d, b, cdb, make([]byte, 512)), "18")
 	}
-	for _, cdb := range []string{"12 00 00 00ff 00", "03 00 0000 ff 00", "a0 00 00 000000 00000100 00 00", release} {
+	for _, cdb := range []string{"12 00 00 00ff 00", "03 00 0000 ff 00", "a0 00 00 000000 00000100 00 00", "25 00 00000000 0000 00 00", "1b 00 0000 01 00", "1e 00 0000 00 00", release} {
 		wantEnding(t, send(t, d, b, cdb, nil), "00")
 	}
 	wantEnding(t, send(t, d, b, read, nil), "18") // it was not theirs to release

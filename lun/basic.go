@@ -9,7 +9,7 @@ import (
 func (s *server) testUnitReadyOp(do func(context.Context, *Command) error) operation {
 	return operation{
 		name: "TEST UNIT READY", usage: cdb(api.TEST_UNIT_READY, "00000000 04"),
-		flags: inline, do: do,
+		flags: inline | accessAll, do: do,
 	}
 }
 
@@ -18,7 +18,7 @@ func (s *server) testUnitReadyOp(do func(context.Context, *Command) error) opera
 func (s *server) requestSenseOp(state func(*Command) *condition) operation {
 	return operation{
 		name: "REQUEST SENSE", usage: cdb(api.REQUEST_SENSE, "01 0000 ff 04"),
-		flags: early | shared | inline,
+		flags: early | shared | inline | accessAll,
 		do: func(_ context.Context, c *Command) error {
 			cond := state(c)
 			if cond == nil {

@@ -74,6 +74,11 @@ func (d *Disk) startStop(ctx context.Context, c *Command) error {
 		noFlush = 0x04
 	)
 	flags := c.CDB[4]
+	if flags&0xf0 != 0 || flags&start == 0 {
+		if err := d.excluded(c.Nexus, accessWrite); err != nil {
+			return err
+		}
+	}
 	switch {
 	case flags&0xf0 != 0: // POWER CONDITION
 		return invalidField(4, 7)
@@ -100,6 +105,11 @@ func (d *Disk) sendDiagnostic(_ context.Context, c *Command) error {
 // preventAllow executes PREVENT ALLOW MEDIUM REMOVAL, SBC-3 5.10. The medium
 // is not removable, so preventing it takes nothing.
 func (d *Disk) preventAllow(_ context.Context, c *Command) error {
+	if c.CDB[4]&0x03 != 0 {
+		if err := d.excluded(c.Nexus, accessWrite); err != nil {
+			return err
+		}
+	}
 	if c.CDB[4]&0x02 != 0 {
 		return invalidField(4, 1)
 	}

@@ -27,7 +27,7 @@ var commonVersions = []uint16{versionSAM5, versionISCSI, versionSPC4}
 func (s *server) inquiryOp() operation {
 	return operation{
 		name: "INQUIRY", usage: cdb(api.INQUIRY, "01 ff ffff 04"),
-		flags: early | shared | inline, do: s.inquiry,
+		flags: early | shared | inline | accessAll, do: s.inquiry,
 	}
 }
 

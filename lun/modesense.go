@@ -10,13 +10,13 @@ import (
 // modeOps returns MODE SENSE, and MODE SELECT if sel is not nil.
 func (s *server) modeOps(sel func(context.Context, *Command) error) []operation {
 	ops := []operation{
-		{name: "MODE SENSE(6)", usage: cdb(api.MODE_SENSE, "08 ff ff ff 04"), flags: inline, do: s.modeSense},
-		{name: "MODE SENSE(10)", usage: cdb(api.MODE_SENSE_10, "18 ff ff 000000 ffff 04"), flags: inline, do: s.modeSense},
+		{name: "MODE SENSE(6)", usage: cdb(api.MODE_SENSE, "08 ff ff ff 04"), flags: inline | accessRead, do: s.modeSense},
+		{name: "MODE SENSE(10)", usage: cdb(api.MODE_SENSE_10, "18 ff ff 000000 ffff 04"), flags: inline | accessRead, do: s.modeSense},
 	}
 	if sel != nil {
 		ops = append(ops,
-			operation{name: "MODE SELECT(6)", usage: cdb(api.MODE_SELECT, "11 0000 ff 04"), do: sel},
-			operation{name: "MODE SELECT(10)", usage: cdb(api.MODE_SELECT_10, "11 0000000000 ffff 04"), do: sel})
+			operation{name: "MODE SELECT(6)", usage: cdb(api.MODE_SELECT, "11 0000 ff 04"), flags: accessWrite, do: sel},
+			operation{name: "MODE SELECT(10)", usage: cdb(api.MODE_SELECT_10, "11 0000000000 ffff 04"), flags: accessWrite, do: sel})
 	}
 	return ops
 }

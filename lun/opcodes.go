@@ -27,7 +27,7 @@ type operation struct {
 }
 
 // opFlags says what is checked before an operation, and where it may run.
-type opFlags uint8
+type opFlags uint16
 
 const (
 	// early operations leave a unit attention pending and run nevertheless,
@@ -43,6 +43,18 @@ const (
 	// shared operations run while another nexus holds the reservation,
 	// SPC-2 5.5.
 	shared
+
+	// The access class of an operation says which persistent reservations of
+	// another nexus keep it from running, SPC-4 5.13.1 and SBC-3 4.17: those
+	// that make access to the medium exclusive keep away all but accessAll,
+	// those that make writing exclusive keep away accessWrite. An operation
+	// has exactly one class.
+	accessAll   // by none: INQUIRY, READ CAPACITY, PERSISTENT RESERVE IN
+	accessRead  // tells what is on the medium or of its state
+	accessWrite // changes the medium, or what others find of the unit
+	accessSelf  // the handler decides, by fields of the command
+
+	accessClass = accessAll | accessRead | accessWrite | accessSelf
 )
 
 // cdb returns the usage data of an operation code: the code, then the mask

@@ -10,7 +10,7 @@ import (
 func (s *server) reportLUNsOp() operation {
 	return operation{
 		name: "REPORT LUNS", usage: cdb(api.REPORT_LUNS, "00 ff 000000 ffffffff 00 04"),
-		flags: early | shared | inline, do: s.reportLUNs,
+		flags: early | shared | inline | accessAll, do: s.reportLUNs,
 	}
 }
 

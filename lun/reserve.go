@@ -64,3 +64,12 @@ func (s *server) reservedAgainst(n *Nexus) bool {
 	defer s.mu.Unlock()
 	return s.reserved && s.holder != n
 }
+
+// excluded returns errReserved when a reservation keeps operations of that
+// access class from n, for handlers of operations that have none.
+func (s *server) excluded(n *Nexus, class opFlags) error {
+	if s.gate.Load() != 0 && s.reservedAgainst(n) {
+		return errReserved
+	}
+	return nil
+}

@@ -13,7 +13,7 @@ func (s *server) reportOpcodesOp() operation {
 	return operation{
 		name:   "REPORT SUPPORTED OPERATION CODES",
 		usage:  serviceAction(api.MAINT_PROTOCOL_IN, reportOpcodesAction, "87 ff ffff ffffffff 00 04"),
-		action: true, flags: inline, do: s.reportOpcodes,
+		action: true, flags: inline | accessRead, do: s.reportOpcodes,
 	}
 }
 
