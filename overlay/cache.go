@@ -206,6 +206,8 @@ type fetches struct {
 	list   []*fetch // guarded by mu, sorted by offset, without overlaps
 	closed bool     // guarded by mu
 
+	detached int // guarded by mu: prefetches that nobody waits for
+
 	ctx    context.Context // ends when the cache closes: fetches belong to it, not to the readers who wait
 	cancel context.CancelFunc
 	run    sync.WaitGroup

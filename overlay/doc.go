@@ -31,6 +31,9 @@
 // A write that covers whole blocks never reads what lies below. One that
 // covers part of a block that is not present fills the block up first.
 //
+// A read takes no lock. What it may not see half of, an update in one step,
+// is announced, and reads that meet one read again with a lock (quiet.go).
+//
 // The map of a file is in memory (index.go); reading takes no transaction. Its
 // durable copy is what Config.Map and CacheConfig.Map append to.
 //

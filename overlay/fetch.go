@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,6 +29,9 @@ type fetch struct {
 	done chan struct{}
 	data []byte // r's bytes, valid once done is closed and err is nil
 	err  error
+
+	settled chan struct{} // closed after done, when the bytes are stored or given up
+	lost    error         // why they were given up, valid once settled is closed
 }
 
 // wait returns when the fetch has its bytes or has failed, or ctx ends.
@@ -103,10 +107,11 @@ func (c *Cache) next(r block.Range) piece {
 	// Widen what is wanted to the grain, within the run.
 	want := r.Intersect(run).Outward(block.Size)
 	want.End = min(want.End, block.Floor(want.Off, fetchGrain)+fetchMax)
-	o := &fetch{r: want.Outward(fetchGrain).Intersect(run), done: make(chan struct{})}
+	o := &fetch{r: want.Outward(fetchGrain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
 	if f.closed {
 		o.err = block.ErrClosed
 		close(o.done)
+		close(o.settled)
 	} else {
 		f.list = slices.Insert(f.list, i, o)
 		f.run.Go(func() { c.fetch(o) })
@@ -117,6 +122,7 @@ func (c *Cache) next(r block.Range) piece {
 // fetch reads o's bytes, answers, and then keeps them.
 func (c *Cache) fetch(o *fetch) {
 	f := &c.fetches
+	defer close(o.settled)
 	o.data, o.err = c.read(o.r)
 	if o.err != nil {
 		c.counts.failed.Add(1)
@@ -128,7 +134,7 @@ func (c *Cache) fetch(o *fetch) {
 		return
 	}
 	close(o.done)
-	c.keep(o)
+	o.lost = c.keep(o)
 	c.remove(o)
 }
 
@@ -163,20 +169,21 @@ func (c *Cache) read(r block.Range) ([]byte, error) {
 
 // keep stores o's bytes, unless too many wait to be stored or there is no
 // room: that costs fetching them again, nothing else.
-func (c *Cache) keep(o *fetch) {
+func (c *Cache) keep(o *fetch) error {
 	f := &c.fetches
 	n := o.r.Len()
 	defer f.kept.Add(-n)
 	if f.kept.Add(n) > fetchKeep {
 		c.counts.dropped.Add(1)
-		return
+		return errors.New("too many copies wait to be stored")
 	}
 	if err := c.copy.write(o.data, o.r.Off); err != nil {
 		c.counts.dropped.Add(1)
 		if c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
 		}
-		return
+		return err
 	}
 	c.copy.fill(o.r, present)
+	return nil
 }

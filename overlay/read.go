@@ -13,6 +13,19 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer leave()
+	seen := v.changes.before()
+	err = v.read(ctx, p, off)
+	if err == nil && !v.changes.quiet(seen) {
+		r := block.Range{Off: off, End: off + int64(len(p))}
+		v.share(r)
+		err = v.read(ctx, p, off) // what had to be fetched is here by now
+		v.unshare(r)
+	}
+	return v.wrap(err)
+}
+
+// read fills p from off with what is where its blocks say.
+func (v *Volume) read(ctx context.Context, p []byte, off int64) (err error) {
 	v.start(block.Range{Off: off, End: off + int64(len(p))})
 	for len(p) > 0 {
 		st, end := v.layer.at(off)
@@ -26,7 +39,7 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 			err = v.readBase(ctx, p[:n], off)
 		}
 		if err != nil {
-			return v.wrap(err)
+			return err
 		}
 		p, off = p[n:], off+n
 	}
@@ -79,6 +92,7 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 	if err := v.admit(off, int64(len(p))); err != nil {
 		return true, err
 	}
+	seen := v.changes.before()
 	for len(p) > 0 {
 		st, end := v.layer.at(off)
 		n := min(int64(len(p)), end-off)
@@ -100,7 +114,7 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 		}
 		p, off = p[n:], off+n
 	}
-	return true, nil
+	return v.changes.quiet(seen), nil
 }
 
 // DataRanges implements block.DataRanger: what is in the layer, and below it

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"skylun/block"
 )
@@ -28,7 +29,7 @@ type Config struct {
 // zeros. It is a block.Device.
 type Volume struct {
 	name  string
-	size  int64
+	size  atomic.Int64
 	layer *sparse
 	base  *Cache
 	log   *slog.Logger
@@ -42,6 +43,7 @@ type Volume struct {
 	// block, discarding and punching hold theirs exclusively. They are taken
 	// in ascending order.
 	regions [regionLocks]sync.RWMutex
+	changes changes // that reads must not see half of
 
 	punchLog sparingly
 }
@@ -68,13 +70,14 @@ func Open(cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
 		}
 	}
-	v := &Volume{name: cfg.Name, size: cfg.Size, layer: layer, base: cfg.Base, log: cfg.Log}
+	v := &Volume{name: cfg.Name, layer: layer, base: cfg.Base, log: cfg.Log}
+	v.size.Store(cfg.Size)
 	layer.punch = v.punch
 	return v, nil
 }
 
 // Size implements block.Reader.
-func (v *Volume) Size() int64 { return v.size }
+func (v *Volume) Size() int64 { return v.size.Load() }
 
 // Stats returns the figures now.
 func (v *Volume) Stats() (s Stats) {
@@ -119,7 +122,7 @@ func (v *Volume) admit(off, n int64) error {
 	if v.closed {
 		return v.wrap(block.ErrClosed)
 	}
-	if err := block.CheckRange(off, n, v.size); err != nil {
+	if err := block.CheckRange(off, n, v.size.Load()); err != nil {
 		return v.wrap(err)
 	}
 	return nil
@@ -137,4 +140,8 @@ var (
 	_ block.TryReader  = (*Volume)(nil)
 	_ block.TryWriter  = (*Volume)(nil)
 	_ block.DataRanger = (*Volume)(nil)
+
+	_ block.Updater       = (*Volume)(nil)
+	_ block.Prefetcher    = (*Volume)(nil)
+	_ block.SpaceReporter = (*Volume)(nil)
 )

@@ -130,5 +130,14 @@ func (f *File) Allocated() (int64, error) {
 	return st.Blocks * 512, nil
 }
 
+// Free returns the bytes that files on its members can still take.
+func (f *File) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(f.fd, &st); err != nil {
+		return 0, memberError(&os.PathError{Op: "statfs", Path: f.f.Name(), Err: err})
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
 // Close closes the file without syncing it.
 func (f *File) Close() error { return f.f.Close() }
