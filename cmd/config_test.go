@@ -55,6 +55,7 @@ func TestConfigValues(t *testing.T) {
 	t.Setenv("SKYLUN_NODE", "from-env")
 	t.Setenv("SKYLUN_PORTALS", "127.0.0.1:1, [::1]:2")
 	t.Setenv("SKYLUN_BLOBSTORE_TIMEOUT", "7s")
+	t.Setenv("SKYLUN_DISCOVERY_CHAP_USER", "finder")
 	t.Setenv("SKYLUN_DATA_DIR", "") // empty is unset
 	path := writeConfig(t, `
 node: "2026-01-02"
@@ -64,11 +65,12 @@ blobstore: {url: "https://acct.blob.core.windows.net/disks", sas_token_file: sas
 local: {members: [/abs/member]}
 cache: {prefetch: off}
 admin:
+discovery: {chap: {user: f, secret_file: secret/f}}
 portals: ["127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"]
 targets:
   - iqn: iqn.2026-11.io.skylun:a
     initiators: [iqn.1991-05.com.microsoft:WIN_1]
-    chap: {}
+    chap: {user: u, secret_file: secret/u, users: [{user: v, secret_file: /v, mutual_user: w, mutual_secret_file: w}], algorithms: [SHA-256]}
     luns: [{lun: 7, disk: {volume: "007", image: 2026-01-02, size: 1.5GiB}}]
 `)
 	s, err := loadConfig(path, func(c *node.Config) { c.Log.Level = "error" })
@@ -89,6 +91,8 @@ targets:
 		{"members", fmt.Sprint(s.Local.Members), "[/abs/member]"},
 		{"portals", fmt.Sprint(s.Portals), "[127.0.0.1:1 [::1]:2]"},
 		{"initiators", fmt.Sprint(s.Targets[0].Initiators), "[iqn.1991-05.com.microsoft:WIN_1]"},
+		{"chap", fmt.Sprint(s.Targets[0].Chap), fmt.Sprintf("{u %s   [{v /v w %s}] [SHA-256]}", filepath.Join(dir, "secret/u"), filepath.Join(dir, "w"))},
+		{"discovery", fmt.Sprint(s.Discovery.Chap), fmt.Sprintf("{finder %s   [] []}", filepath.Join(dir, "secret/f"))},
 		{"lun", s.Targets[0].LUNs[0].LUN, 7},
 		{"disk", *s.Targets[0].LUNs[0].Disk, node.DiskConfig{Volume: "007", Image: "2026-01-02", Size: 3 << 29}},
 	} {
@@ -109,6 +113,7 @@ func TestEveryKey(t *testing.T) {
 		"SKYLUN_NODE", "SKYLUN_DATA_DIR", "SKYLUN_LOG_LEVEL", "SKYLUN_LOG_FORMAT", "SKYLUN_BLOBSTORE_URL",
 		"SKYLUN_BLOBSTORE_CONNECTION_STRING_FILE", "SKYLUN_BLOBSTORE_SAS_TOKEN_FILE", "SKYLUN_BLOBSTORE_ACCOUNT_KEY_FILE",
 		"SKYLUN_LOCAL_MEMBERS", "SKYLUN_CACHE_PREFETCH", "SKYLUN_PORTALS", "SKYLUN_ADMIN_LISTEN",
+		"SKYLUN_DISCOVERY_CHAP_ALGORITHMS",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "a@b c") // wrong for most
@@ -166,6 +171,17 @@ func TestBadConfig(t *testing.T) {
 		{"no iqn", "targets: [{luns: []}]", "1: targets[0].iqn: missing"},
 		{"iqn twice", "targets:\n- iqn: iqn.2026-11.io.skylun:a\n- iqn: iqn.2026-11.io.skylun:a", "3: targets[1].iqn: iqn.2026-11.io.skylun:a is declared as targets[0] already"},
 		{"initiator", target("  initiators: [host1]"), `3: targets[0].initiators[0]: "host1" is not the name of an initiator`},
+		{"chap without a user", target("  chap: {secret_file: s}"), "3: targets[0].chap.user: missing"},
+		{"chap without a secret", target("  chap: {user: u}"), "3: targets[0].chap.secret_file: missing"},
+		{"a secret as text", target("  chap: {user: u, secret: s}"), "3: targets[0].chap.secret: unknown key; did you mean secret_file?"},
+		{"mutual chap without a secret", target("  chap: {user: u, secret_file: s, mutual_user: m}"), "3: targets[0].chap.mutual_secret_file: missing"},
+		{"mutual chap without a user", target("  chap: {user: u, secret_file: s, mutual_secret_file: m}"), "3: targets[0].chap.mutual_user: missing"},
+		{"chap user twice", target("  chap:\n    user: u\n    secret_file: s\n    users:\n    - {user: u, secret_file: s}"), "7: targets[0].chap.users[0].user: u is targets[0].chap.user already"},
+		{"chap user without a secret", target("  chap: {users: [{user: u}]}"), "3: targets[0].chap.users[0].secret_file: missing"},
+		{"chap algorithm", target("  chap: {user: u, secret_file: s, algorithms: [MD4]}"), `3: targets[0].chap.algorithms[0]: "MD4" is none of SHA3-256, SHA-256, SHA1, MD5`},
+		{"chap algorithm twice", target("  chap: {user: u, secret_file: s, algorithms: [MD5, md5]}"), "3: targets[0].chap.algorithms[1]: MD5 is given twice"},
+		{"chap algorithms for nobody", "discovery: {chap: {algorithms: [SHA1]}}", "1: discovery.chap.user: missing"},
+		{"chap of discovery", "discovery: {chap: {user: u}}", "1: discovery.chap.secret_file: missing"},
 		{"lun too large", target("  luns: [{lun: 256, disk: {volume: v, size: 1GiB}}]"), "3: targets[0].luns[0].lun: 256 is not between 0 and 255"},
 		{"lun twice", target("  luns:\n  - {lun: 1, disk: {volume: v, size: 1GiB}}\n  - {lun: 1, disk: {volume: w, size: 1GiB}}"), "5: targets[0].luns[1].lun: 1 is luns[0] of this target already"},
 		{"volume twice", target("  luns:\n  - {lun: 1, disk: {volume: v, size: 1GiB}}\n  - {lun: 2, disk: {volume: v, size: 1GiB}}"), "5: targets[0].luns[1].disk.volume: volume v is targets[0].luns[0] already"},
@@ -183,7 +199,6 @@ func TestBadConfig(t *testing.T) {
 		{"member is a file", "local: {members: [config.yaml]}", "1: local.members[0]: "},
 
 		// Keys of features that are to come.
-		{"chap", target("  chap: {user: u, secret_file: s}"), "3: targets[0].chap: not supported yet"},
 		{"cdrom", target("  luns: [{lun: 1, cdrom: {}}]"), "3: targets[0].luns[0].cdrom: not supported yet"},
 		{"cache size", "cache: {max_size: 20GiB}", "1: cache.max_size: not supported yet"},
 		{"prefetch", "cache: {prefetch: idle}", "1: cache.prefetch: not supported yet"},

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -71,10 +72,10 @@ func statusText(t *table, s node.Status, now time.Time) {
 	}
 	if s.SCSI.Sessions > 0 {
 		t.row()
-		t.row("INITIATOR", "ADDRESS", "TARGET", "SINCE")
+		t.row("INITIATOR", "USER", "ADDRESS", "TARGET", "SINCE")
 		for _, tg := range s.Targets {
 			for _, c := range tg.Sessions {
-				t.row(c.Initiator, c.Address, tg.IQN, c.Since.Local().Format(time.DateTime))
+				t.row(c.Initiator, cmp.Or(c.User, "-"), c.Address, tg.IQN, c.Since.Local().Format(time.DateTime))
 			}
 		}
 	}

@@ -23,6 +23,7 @@ type Config struct {
 	Local     LocalConfig      `yaml:"local"`
 	Cache     CacheConfig      `yaml:"cache"`
 	Portals   []string         `yaml:"portals"` // IP:PORT to listen on, or IP for port 3260
+	Discovery DiscoveryConfig  `yaml:"discovery"`
 	Admin     AdminConfig      `yaml:"admin"`
 	Targets   []TargetConfig   `yaml:"targets"`
 }
@@ -54,16 +55,8 @@ type AdminConfig struct {
 type TargetConfig struct {
 	IQN        string      `yaml:"iqn"`
 	Initiators []string    `yaml:"initiators"` // names that may log in, empty: any
-	Chap       *ChapConfig `yaml:"chap"`
+	Chap       ChapConfig  `yaml:"chap"`
 	LUNs       []LUNConfig `yaml:"luns"`
-}
-
-// ChapConfig is how initiators of a target authenticate.
-type ChapConfig struct {
-	User             string `yaml:"user"`
-	SecretFile       string `yaml:"secret_file"`
-	MutualUser       string `yaml:"mutual_user"`
-	MutualSecretFile string `yaml:"mutual_secret_file"`
 }
 
 // LUNConfig is one logical unit of a target: a disk or a CD-ROM drive.
@@ -134,6 +127,10 @@ func (c *Config) Resolve(dir string) error {
 	abs(&c.Blobstore.ConnectionStringFile)
 	abs(&c.Blobstore.SASTokenFile)
 	abs(&c.Blobstore.AccountKeyFile)
+	c.Discovery.Chap.resolve(abs)
+	for i := range c.Targets {
+		c.Targets[i].Chap.resolve(abs)
+	}
 	return nil
 }
 

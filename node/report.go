@@ -43,7 +43,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	for _, c := range n.server.Sessions() {
 		i := slices.IndexFunc(s.Targets, func(t TargetStatus) bool { return t.IQN == c.Target })
 		if i >= 0 { // not a discovery session
-			s.Targets[i].Sessions = append(s.Targets[i].Sessions, SessionStatus{Initiator: c.Initiator, Address: c.Remote.String(), Since: c.Since})
+			s.Targets[i].Sessions = append(s.Targets[i].Sessions, SessionStatus{Initiator: c.Initiator, User: c.User, Address: c.Remote.String(), Since: c.Since})
 		}
 	}
 	stats := n.server.Stats()

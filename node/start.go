@@ -19,15 +19,20 @@ import (
 //
 // The steps, and why in this order:
 //
-//  1. Open: another process on the same data directory is found out first
-//  2. plans: every check that can fail without changing anything
-//  3. Listen: a port that is taken is found out before volumes are made;
+//  1. the secrets of users are read: nothing is touched when one is missing
+//  2. Open: another process on the same data directory is found out first
+//  3. plans: every check that can fail without changing anything
+//  4. Listen: a port that is taken is found out before volumes are made;
 //     initiators that come early wait
-//  4. create and open volumes, build the targets
-//  5. Serve: only now, because some initiators do not come back after they
+//  5. create and open volumes, build the targets
+//  6. Serve: only now, because some initiators do not come back after they
 //     were refused
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
 	lun.RouteGotgtLog(log)
+	chaps, err := readSecrets(&cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	n, err := Open(ctx, cfg, true, log)
 	if err != nil {
 		return nil, err
@@ -42,7 +47,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	if err != nil {
 		return nil, err
 	}
-	server, err := target.New(target.Config{Portals: cfg.Portals}, log)
+	server, err := target.New(target.Config{Portals: cfg.Portals, DiscoveryCHAP: chaps.discovery}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +55,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		return nil, err
 	}
 	n.server = server
-	if err := n.build(ctx, plans); err != nil {
+	if err := n.build(ctx, plans, chaps); err != nil {
 		return nil, err
 	}
 	n.served = make(chan struct{})
@@ -67,7 +72,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 
 // build makes the tree that the plans describe: volumes below units below
 // targets. After an error the volumes that it created are gone again.
-func (n *Node) build(ctx context.Context, plans []plan) (err error) {
+func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	var created []plan
@@ -120,7 +125,7 @@ func (n *Node) build(ctx context.Context, plans []plan) (err error) {
 		n.log.Info("disk", attrs...)
 	}
 	for _, t := range n.cfg.Targets {
-		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, Units: units[t.IQN]})
+		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, CHAP: chaps.targets[t.IQN], Units: units[t.IQN]})
 		if err != nil {
 			return fmt.Errorf("target %s: %w", t.IQN, err)
 		}

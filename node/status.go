@@ -40,7 +40,8 @@ type TargetStatus struct {
 // SessionStatus is one iSCSI session.
 type SessionStatus struct {
 	Initiator string    `json:"initiator"`
-	Address   string    `json:"address"` // of the initiator
+	User      string    `json:"user,omitempty"` // who authenticated by CHAP
+	Address   string    `json:"address"`        // of the initiator
 	Since     time.Time `json:"since"`
 }
 

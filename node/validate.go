@@ -26,6 +26,7 @@ func (c *Config) Validate() error {
 	c.validateNode(&ps)
 	c.validateLocal(&ps)
 	c.validatePortals(&ps)
+	c.Discovery.Chap.validate(&ps, "discovery.chap")
 	c.validateTargets(&ps)
 	return ps.err()
 }
@@ -138,9 +139,7 @@ func (c *Config) validateTargets(ps *Problems) {
 				ps.add(fmt.Sprintf("%s.initiators[%d]", key, j), "%q is not the name of an initiator, such as iqn.1994-05.com.redhat:host1", name)
 			}
 		}
-		if t.Chap != nil && *t.Chap != (ChapConfig{}) {
-			ps.unsupported(key+".chap", "initiators cannot be made to authenticate; restrict them with initiators and by the network")
-		}
+		t.Chap.validate(ps, key+".chap")
 		luns := map[int]int{}
 		for j := range t.LUNs {
 			validateLUN(ps, fmt.Sprintf("%s.luns[%d]", key, j), j, &t.LUNs[j], luns, volumes)
