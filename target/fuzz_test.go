@@ -21,7 +21,8 @@ import (
 const (
 	afterLogin     = 1 << iota // the input follows the login of a normal session
 	afterDiscovery             // or of a discovery session
-	numbered                   // it is taken as PDUs, whose lengths and sequence numbers are set right
+	numbered                   // it is taken as PDUs, whose lengths, sequence numbers and digests are set right
+	digests                    // of the login: both
 )
 
 // otherTarget has nothing to do with the one that is fuzzed, whose disk may be
@@ -104,6 +105,7 @@ func FuzzConnection(f *testing.F) {
 	for _, data := range legalExchanges() {
 		f.Add(byte(afterLogin), data)
 		f.Add(byte(afterLogin|numbered), data)
+		f.Add(byte(afterLogin|numbered|digests), data)
 	}
 	c := initiator.New(nil)
 	whole := c.NewLogin(pdu.Operational, pdu.FullFeature, true, testNames).Bytes()
@@ -121,7 +123,7 @@ func FuzzConnection(f *testing.F) {
 		c := s.dialOther(t)
 		switch {
 		case mode&afterLogin != 0:
-			mustLogin(t, c)
+			mustLogin(t, c, digestKeys(mode&digests != 0, mode&digests != 0)...)
 		case mode&afterDiscovery != 0:
 			if _, err := c.Login(initiator.Options{Initiator: testInitiator}); err != nil {
 				t.Fatal(err)
