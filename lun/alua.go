@@ -192,7 +192,7 @@ const reportGroupsAction api.SCSICommandType = 0x0a
 func (s *server) reportGroupsOp() operation {
 	return operation{
 		name: "REPORT TARGET PORT GROUPS", usage: cdb(api.MAINT_PROTOCOL_IN, "ea 00000000 ffffffff 00 04"),
-		action: true, flags: shared | inline, do: s.reportGroups,
+		action: true, flags: shared | inline | accessAll, do: s.reportGroups,
 	}
 }
 

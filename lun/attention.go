@@ -21,6 +21,7 @@ const (
 type nexusState struct {
 	attentions []scsi.SCSISubError // pending unit attentions in the order of their reports, SAM-5 5.14
 	access     AccessState         // of the port group it came through
+	stopped    bool                // with START STOP UNIT
 }
 
 // attentive is a Unit with unit attentions. A map uses it to tell that the
@@ -50,6 +51,7 @@ func (s *server) Detach(n *Nexus) {
 	if st := s.nexuses[n]; st != nil {
 		s.gate.Add(-int32(len(st.attentions)))
 		s.countAccess(st.access, -1)
+		s.setStopped(st, false)
 		delete(s.nexuses, n)
 	}
 	s.release(n)
@@ -85,6 +87,7 @@ func (s *server) Reset() {
 	s.release(s.holder)
 	for _, st := range s.nexuses {
 		s.push(st, ascBusDeviceReset)
+		s.setStopped(st, false)
 	}
 	s.modes.reset()
 }
@@ -171,6 +174,9 @@ func (s *server) pending(n *Nexus) *condition {
 	if state := s.accessOf(n); state.restricts() {
 		return state.notReady()
 	}
+	if s.stoppedFor(n) {
+		return errStopped
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.blocked
@@ -191,6 +197,9 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	}
 	if err := s.checkAccess(c.Nexus, op); err != nil {
 		return err
+	}
+	if op != nil && s.stoppedFor(c.Nexus) && !runsStopped(op) {
+		return errStopped
 	}
 	if flags&shared == 0 && s.reservedAgainst(c.Nexus) {
 		return errReserved

@@ -64,44 +64,6 @@ func (d *Disk) readCapacity16(_ context.Context, c *Command) error {
 	return nil
 }
 
-// startStop executes START STOP UNIT, SBC-3 5.25. The unit is always there
-// for its other initiators: stopping it flushes, and that is all. There is no
-// power condition to go to and no medium to eject.
-func (d *Disk) startStop(ctx context.Context, c *Command) error {
-	const (
-		start   = 0x01
-		loej    = 0x02
-		noFlush = 0x04
-	)
-	flags := c.CDB[4]
-	if flags&0xf0 != 0 || flags&start == 0 {
-		if err := d.excluded(c.Nexus, accessWrite); err != nil {
-			return err
-		}
-	}
-	switch {
-	case flags&0xf0 != 0: // POWER CONDITION
-		return invalidField(4, 7)
-	case flags&loej != 0:
-		return invalidField(4, 1)
-	case flags&(start|noFlush) == 0:
-		return d.flush(ctx, 0)
-	}
-	return nil
-}
-
-// sendDiagnostic executes SEND DIAGNOSTIC, SPC-4 6.42, for the default self
-// test, which has nothing to find, and for nothing.
-func (d *Disk) sendDiagnostic(_ context.Context, c *Command) error {
-	if c.CDB[1]&0xe0 != 0 { // SELF-TEST CODE
-		return invalidField(1, 7)
-	}
-	if binary.BigEndian.Uint16(c.CDB[3:]) != 0 { // PARAMETER LIST LENGTH
-		return invalidField(3, 7)
-	}
-	return nil
-}
-
 // preventAllow executes PREVENT ALLOW MEDIUM REMOVAL, SBC-3 5.10. The medium
 // is not removable, so preventing it takes nothing.
 func (d *Disk) preventAllow(_ context.Context, c *Command) error {

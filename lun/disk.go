@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/gostor/gotgt/pkg/api"
 	"github.com/gostor/gotgt/pkg/scsi"
@@ -29,7 +30,10 @@ type Disk struct {
 	writer  block.TryWriter // dev, when it is one
 	updater block.Updater   // dev, when it is one
 
-	mayExit      atomic.Bool // SANITIZE EXIT FAILURE MODE ends the state after a failed sanitize
+	mayExit   atomic.Bool // SANITIZE EXIT FAILURE MODE ends the state after a failed sanitize
+	started   time.Time
+	selfTests selfTests
+
 	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
 }
 
@@ -57,12 +61,14 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d.versions = append(slices.Clone(commonVersions), versionSBC3)
 	d.pages = []vpdPage{
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
-		d.modePagePolicy(), d.scsiPorts(), d.blockLimits(), blockCharacteristics, logicalBlockProvisioning,
+		d.modePagePolicy(), d.scsiPorts(), d.blockLimits(), blockCharacteristics, d.logicalBlockProvisioning(),
 	}
 	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
 	if err := d.modes.load(); err != nil {
 		d.log.Error("defaults hold", slog.Any("err", err))
 	}
+	d.logs = d.logPages()
+	d.started = time.Now()
 	d.serve(d.operations(), errInvalidOpcode)
 	return d
 }
@@ -106,8 +112,6 @@ func (d *Disk) operations() []operation {
 		{name: "READ CAPACITY(10)", usage: cdb(api.READ_CAPACITY, "00 ffffffff 0000 01 04"), flags: inline | shared | accessAll, do: d.readCapacity10},
 		{name: "READ CAPACITY(16)", usage: serviceAction(api.SERVICE_ACTION_IN, api.SAI_READ_CAPACITY_16, "ffffffffffffffff ffffffff 01 04"),
 			action: true, flags: inline | shared | accessAll, do: d.readCapacity16},
-		{name: "START STOP UNIT", usage: cdb(api.START_STOP, "00 00 00 f7 04"), flags: shared | accessSelf, do: d.startStop},
-		{name: "SEND DIAGNOSTIC", usage: cdb(api.SEND_DIAGNOSTIC, "e4 00 ffff 04"), flags: inline | accessWrite, do: d.sendDiagnostic},
 		{name: "PREVENT ALLOW MEDIUM REMOVAL", usage: cdb(api.ALLOW_MEDIUM_REMOVAL, "000000 03 04"), flags: inline | shared | accessSelf, do: d.preventAllow},
 		{name: "RESERVE(6)", usage: cdb(api.RESERVE, "11 0000 00 04"), flags: inline | accessSelf, do: d.reserve6},
 		{name: "RELEASE(6)", usage: cdb(api.RELEASE, "11 0000 00 04"), flags: inline | shared | accessSelf, do: d.release6},
@@ -119,7 +123,7 @@ func (d *Disk) operations() []operation {
 		})
 	}
 	for _, more := range [][]operation{
-		d.modeOps(d.selectModes), d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
+		d.modeOps(d.selectModes), d.diagnosticOps(), {d.startStopOp(), d.logSenseOp()}, d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
 	} {
 		ops = append(ops, more...)
 	}

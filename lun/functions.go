@@ -21,7 +21,7 @@ func (s *server) reportFunctionsOp() operation {
 	return operation{
 		name:   "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 		usage:  serviceAction(api.MAINT_PROTOCOL_IN, reportFunctionsAction, "80 000000 ffffffff 00 04"),
-		action: true, flags: shared | inline, do: s.reportFunctions,
+		action: true, flags: inline | accessRead, do: s.reportFunctions,
 	}
 }
 

@@ -13,6 +13,10 @@ import (
 // able is a device with all optional abilities.
 type able struct{ quick }
 
+func (a able) Space(context.Context) (block.Space, error) {
+	return block.Space{Used: 1 << 20, Free: 1 << 30}, nil
+}
+
 func (a able) DataRanges(ctx context.Context, r block.Range, f func(block.Range) error) error {
 	return ranged{a.memory}.DataRanges(ctx, r, f)
 }

@@ -36,7 +36,7 @@ func TestStandardInquiry(t *testing.T) {
 // field that what fits is a prefix of the whole, and that the lengths in it
 // are not adjusted, SPC-4 4.2.5.6.
 func TestAllocationLength(t *testing.T) {
-	d := newTestDisk(ranged{newMemory(1 << 20)})
+	d := newTestDisk(able{quick{newMemory(1 << 20)}})
 	for _, format := range []string{
 		"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00", "12 01 87 %04x 00", "12 01 88 %04x 00",
 		"12 01 b0 %04x 00", "12 01 b1 %04x 00", "12 01 b2 %04x 00",
@@ -44,6 +44,8 @@ func TestAllocationLength(t *testing.T) {
 		"1a 00 3f ff %02x 00", "5a 10 3f 00 000000 %04x 00",
 		"9e 10 0000000000000000 %08x 00 00",
 		"9e 12 0000000000000000 %08x 00 00",
+		"4d 00 40 00 00 0000 %04x 00", "4d 00 40 ff 00 0000 %04x 00", "4d 00 4c 00 00 0000 %04x 00", "4d 00 50 00 00 0014 %04x 00", "4d 00 6f 00 00 0000 %04x 00",
+		"1c 01 00 %04x 00",
 		"a3 0a 00000000 %08x 00 00", "a3 2a 00000000 %08x 00 00",
 		"a3 0d 00 000000 %08x 00 00", "a3 0d 80 000000 %08x 00 00",
 		"a3 0c 80 00 0000 %08x 00 00",

@@ -1,6 +1,10 @@
 package lun
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"skylun/block"
+)
 
 // What a disk tells of its limits and provisioning. Every limit here is
 // checked where the command is executed.
@@ -48,14 +52,22 @@ var blockCharacteristics = vpdPage{0xb1, func(*Nexus) []byte {
 	return d
 }}
 
+// thresholdExponent says in which units the Logical Block Provisioning log
+// page counts: sets of 2^thresholdExponent logical blocks, 1 MiB.
+const thresholdExponent = 11
+
 // logicalBlockProvisioning is the Logical Block Provisioning page, SBC-3
-// 6.5.4.
-var logicalBlockProvisioning = vpdPage{0xb2, func(*Nexus) []byte {
+// 6.5.4. It tells of thresholds when the space left is known.
+func (d *Disk) logicalBlockProvisioning() vpdPage {
 	const (
 		lbpu    = 0x80 // UNMAP
 		lbpws   = 0x40 // WRITE SAME(16) with UNMAP
 		lbpws10 = 0x20 // WRITE SAME(10) with UNMAP
 		lbprz   = 0x04 // unmapped logical blocks read as zeros
 	)
-	return []byte{0, lbpu | lbpws | lbpws10 | lbprz, 2 /* thin provisioned */, 0}
-}}
+	page := []byte{0, lbpu | lbpws | lbpws10 | lbprz, 2 /* thin provisioned */, 0}
+	if _, ok := d.dev.(block.SpaceReporter); ok {
+		page[0] = thresholdExponent
+	}
+	return vpdPage{0xb2, func(*Nexus) []byte { return page }}
+}

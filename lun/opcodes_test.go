@@ -27,6 +27,7 @@ func TestOpcodes(t *testing.T) {
 17 6 RELEASE(6)
 1a 6 MODE SENSE(6)
 1b 6 START STOP UNIT
+1c 6 RECEIVE DIAGNOSTIC RESULTS
 1d 6 SEND DIAGNOSTIC
 1e 6 PREVENT ALLOW MEDIUM REMOVAL
 25 10 READ CAPACITY(10)
@@ -41,6 +42,7 @@ func TestOpcodes(t *testing.T) {
 42 10 UNMAP
 48/02 10 SANITIZE BLOCK ERASE
 48/1f 10 SANITIZE EXIT FAILURE MODE
+4d 10 LOG SENSE
 55 10 MODE SELECT(10)
 5a 10 MODE SENSE(10)
 88 16 READ(16)
@@ -188,16 +190,6 @@ func TestBasics(t *testing.T) {
 	d := newTestDisk(m)
 	for _, c := range []struct{ cdb, want, calls string }{
 		{"00 00000000 00", "00", ""},
-		{"1b 00 0000 00 00", "00", "flush"}, // stop
-		{"1b 01 0000 00 00", "00", "flush"}, // stop, IMMED
-		{"1b 00 0000 04 00", "00", ""},      // stop, NO_FLUSH
-		{"1b 00 0000 01 00", "00", ""},      // start
-		{"1b 00 0000 02 00", "02 5/24/00", ""},
-		{"1b 00 0000 10 00", "02 5/24/00", ""},
-		{"1d 04 0000 00 00", "00", ""},
-		{"1d 00 0000 00 00", "00", ""},
-		{"1d 20 0000 00 00", "02 5/24/00", ""},
-		{"1d 10 0004 00 00", "02 5/24/00", ""},
 		{"1e 00 0000 01 00", "00", ""},
 		{"1e 00 0000 00 00", "00", ""},
 		{"1e 00 0000 02 00", "02 5/24/00", ""},

@@ -22,7 +22,8 @@ type server struct {
 	versions   []uint16  // version descriptors, at most 8
 	pages      []vpdPage // ascending
 	modes      modes
-	readOnly   bool // as configured
+	logs       []logPage // ascending
+	readOnly   bool      // as configured
 	ops        *opTable
 
 	// gate is not zero while a command may find a unit attention or a
