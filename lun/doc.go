@@ -1,7 +1,7 @@
 // Package lun holds the device servers: what answers SCSI commands.
 //
 // A Unit is what a logical unit number points to. Disk is the unit for a
-// block.Device. A Map says which unit has which number in one target; the
+// block.Device, CDROM the drive for a Medium. A Map says which unit has which number in one target; the
 // transport finds the unit of a command with Map.Unit, gives it the command,
 // and sends what the unit left in it.
 //
@@ -15,7 +15,7 @@
 //
 // A nexus is an I_T nexus of SAM-5, one session. Data-In goes to the initiator,
 // Data-Out comes from it. A CDB is the command descriptor block. A logical
-// block is 512 bytes, an LBA is the number of one. A unit attention is a
+// block is 512 bytes on a disk, 2048 on a disc, an LBA is the number of one. A unit attention is a
 // condition that a unit tells each nexus once, by ending a command with it.
 // A vacancy answers for a number that has no unit.
 //

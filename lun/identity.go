@@ -37,6 +37,13 @@ func diskIdentity(id [16]byte) identity {
 	}
 }
 
+// driveIdentity returns the identity of a CD-ROM drive.
+func driveIdentity(id [16]byte) identity {
+	d := diskIdentity(id)
+	d.product = "VIRTUAL DVD-ROM"
+	return d
+}
+
 // naa derives a designator from an ID:
 //
 //	bits   4  NAA, 6: IEEE Registered Extended

@@ -19,6 +19,7 @@ const (
 	versionISCSI = 0x0960
 	versionSPC4  = 0x0460
 	versionSBC3  = 0x04c0
+	versionMMC6  = 0x04e0
 )
 
 // commonVersions are the standards that all units follow.

@@ -81,6 +81,10 @@ type modes struct {
 	// called for all pages at start, and for those that change.
 	obey func(page []byte)
 
+	// live returns a page of current values with those that the unit changes
+	// by itself. It is nil for a unit that changes none.
+	live func(page []byte) []byte
+
 	selecting chan struct{} // has room for one MODE SELECT: it may wait for the store
 
 	mu             sync.Mutex
@@ -156,7 +160,13 @@ func (m *modes) index(page []byte) int {
 func (m *modes) values() (current, saved [][]byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return append([][]byte(nil), m.current...), append([][]byte(nil), m.saved...)
+	current, saved = append([][]byte(nil), m.current...), append([][]byte(nil), m.saved...)
+	if m.live != nil {
+		for i, page := range current {
+			current[i] = m.live(page)
+		}
+	}
+	return current, saved
 }
 
 // change makes pages, which have been checked, current, and first saved if

@@ -16,6 +16,12 @@ const (
 	ascInvalidFieldInIU scsi.SCSISubError = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT
 	ascSpaceAllocFailed scsi.SCSISubError = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
 	ascSoftwareProtect  scsi.SCSISubError = 0x2702 // LOGICAL UNIT SOFTWARE WRITE PROTECTED
+
+	ascCannotReadMedium   scsi.SCSISubError = 0x3002 // CANNOT READ MEDIUM - INCOMPATIBLE FORMAT
+	ascNoMediumTrayClosed scsi.SCSISubError = 0x3a01 // MEDIUM NOT PRESENT - TRAY CLOSED
+	ascNoMediumTrayOpen   scsi.SCSISubError = 0x3a02 // MEDIUM NOT PRESENT - TRAY OPEN
+	ascRemovalPrevented   scsi.SCSISubError = 0x5302 // MEDIUM REMOVAL PREVENTED
+	ascIllegalTrackMode   scsi.SCSISubError = 0x6400 // ILLEGAL MODE FOR THIS TRACK
 )
 
 // condition is an error that says which sense data a command ends with. The
@@ -37,6 +43,9 @@ var (
 	errDataOutSize       = &condition{key: scsi.ILLEGAL_REQUEST, code: ascInvalidFieldInIU}
 	errWriteProtected    = &condition{key: scsi.DATA_PROTECT, code: scsi.ASC_WRITE_PROTECT}
 	errSoftwareProtected = &condition{key: scsi.DATA_PROTECT, code: ascSoftwareProtect}
+	errCannotReadMedium  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascCannotReadMedium}
+	errIllegalTrackMode  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascIllegalTrackMode}
+	errRemovalPrevented  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascRemovalPrevented}
 	errInternalFailure   = &condition{key: scsi.HARDWARE_ERROR, code: scsi.ASC_INTERNAL_TGT_FAILURE}
 )
 

@@ -152,6 +152,7 @@ func (s *server) fail(c *Command, err error) {
 	switch {
 	case cond.key == scsi.HARDWARE_ERROR, cond.code == ascSpaceAllocFailed:
 		level = slog.LevelError
+	case cond.code&^0xff == scsi.ASC_MEDIUM_NOT_PRESENT: // initiators ask an empty drive again and again
 	case cond.key == scsi.MEDIUM_ERROR, cond.key == scsi.NOT_READY:
 		level = slog.LevelWarn
 	}
