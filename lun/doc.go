@@ -1,9 +1,9 @@
 // Package lun holds the device servers: what answers SCSI commands.
 //
 // A Unit is what a logical unit number points to. Disk is the unit for a
-// block.Device, CDROM the drive for a Medium. A Map says which unit has which number in one target; the
-// transport finds the unit of a command with Map.Unit, gives it the command,
-// and sends what the unit left in it.
+// block.Device, CDROM the drive for a Medium. A Map says which unit has which
+// number in one target; the transport finds the unit of a command with
+// Map.Unit, gives it the command, and sends what the unit left in it.
 //
 //	           Command{CDB, Out, InLimit, ...}
 //	transport ---------------------------------> Map.Unit(LUN) -> Unit
@@ -15,9 +15,9 @@
 //
 // A nexus is an I_T nexus of SAM-5, one session. Data-In goes to the initiator,
 // Data-Out comes from it. A CDB is the command descriptor block. A logical
-// block is 512 bytes on a disk, 2048 on a disc, an LBA is the number of one. A unit attention is a
-// condition that a unit tells each nexus once, by ending a command with it.
-// A vacancy answers for a number that has no unit.
+// block is 512 bytes on a disk and 2048 on a disc, an LBA is the number of one.
+// A unit attention is a condition that a unit tells each nexus once, by ending
+// a command with it. A vacancy answers for a number that has no unit.
 //
 // # How a command runs
 //
