@@ -66,6 +66,9 @@ func loadConfig(file string, overrides ...func(*node.Config)) (*settings, error)
 		}
 		v.BindEnv(key)
 	})
+	if v.IsSet("portals") { // else the first one would be laid over the default
+		s.Portals = nil
+	}
 	if err := v.UnmarshalExact(&s.Config, decoding); err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
 	}
@@ -118,7 +121,7 @@ func decoding(c *mapstructure.DecoderConfig) {
 		mapstructure.TextUnmarshallerHookFunc(),
 		mapstructure.StringToTimeDurationHookFunc(),
 		func(from, to reflect.Type, data any) (any, error) {
-			if s, ok := data.(string); ok && to == reflect.TypeFor[[]string]() {
+			if s, ok := data.(string); ok && isTextList(to) {
 				return splitList(s), nil
 			}
 			return data, nil

@@ -89,7 +89,7 @@ targets:
 		{"sas_token_file", s.Blobstore.SASTokenFile, filepath.Join(dir, "sas")},
 		{"timeout", s.Blobstore.Timeout.String(), "7s"},
 		{"members", fmt.Sprint(s.Local.Members), "[/abs/member]"},
-		{"portals", fmt.Sprint(s.Portals), "[127.0.0.1:1 [::1]:2]"},
+		{"portals", fmt.Sprint(s.Portals), "[{127.0.0.1:1 [] 0} {[::1]:2 [] 0}]"},
 		{"initiators", fmt.Sprint(s.Targets[0].Initiators), "[iqn.1991-05.com.microsoft:WIN_1]"},
 		{"chap", fmt.Sprint(s.Targets[0].Chap), fmt.Sprintf("{u %s   [{v /v w %s}] [SHA-256]}", filepath.Join(dir, "secret/u"), filepath.Join(dir, "w"))},
 		{"discovery", fmt.Sprint(s.Discovery.Chap), fmt.Sprintf("{finder %s   [] []}", filepath.Join(dir, "secret/f"))},
@@ -99,6 +99,28 @@ targets:
 		if c.got != c.want {
 			t.Errorf("%s = %v, want %v", c.what, c.got, c.want)
 		}
+	}
+}
+
+// Portals are texts, or keys and values, or both.
+func TestPortals(t *testing.T) {
+	s, err := loadConfig(writeConfig(t, `
+portals:
+- 10.0.0.1
+- {listen: "[::]:3261", advertise: [san.example, "[2001:db8::1]:9"], group: 2}
+targets:
+- iqn: iqn.2026-11.io.skylun:a
+  networks: [10.0.0.0/8, 2001:db8::/32, 192.0.2.7]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []node.PortalConfig{{Listen: "10.0.0.1"}, {Listen: "[::]:3261", Advertise: []string{"san.example", "[2001:db8::1]:9"}, Group: 2}}
+	if !reflect.DeepEqual(s.Portals, want) {
+		t.Errorf("portals %+v, want %+v", s.Portals, want)
+	}
+	if got := fmt.Sprint(s.Targets[0].Networks); got != "[10.0.0.0/8 2001:db8::/32 192.0.2.7]" {
+		t.Errorf("networks %s", got)
 	}
 }
 
@@ -189,7 +211,14 @@ func TestBadConfig(t *testing.T) {
 		{"neither disk nor drive", target("  luns: [{lun: 1}]"), "3: targets[0].luns[0]: no disk"},
 		{"portal", `portals: ["localhost:3260"]`, `1: portals[0]: "localhost:3260" is not IP:PORT`},
 		{"port", `portals: ["127.0.0.1:99999"]`, `1: portals[0]: "127.0.0.1:99999" is not IP:PORT`},
-		{"portal twice", `portals: ["127.0.0.1", "127.0.0.1:3260"]`, "1: portals[1]: 127.0.0.1:3260 is portals[0] already"},
+		{"portal twice", `portals: ["127.0.0.1", "127.0.0.1:3260"]`, "1: portals[1]: 127.0.0.1:3260 is portals[0] (127.0.0.1) already"},
+		{"portal within another", `portals: ["0.0.0.0:1", "127.0.0.1:1"]`, "1: portals[1]: 127.0.0.1:1 is portals[0] (0.0.0.0:1) already"},
+		{"portal without an address", `portals: [{group: 2}]`, "1: portals[0].listen: missing"},
+		{"portal group", `portals: [{listen: 127.0.0.1, group: 65536}]`, "1: portals[0].group: 65536 is not between 1 and 65535"},
+		{"portal key", `portals: [{listen: 127.0.0.1, advertize: []}]`, "1: portals[0].advertize: unknown key; did you mean advertise?"},
+		{"advertised", "portals:\n- 127.0.0.2\n- listen: 127.0.0.1\n  advertise: [san.example, 'san:port']", `4: portals[1].advertise[1]: "san:port" is not an address to advertise`},
+		{"advertised wildcard", "portals: [{listen: 127.0.0.1, advertise: [0.0.0.0]}]", "1: portals[0].advertise[0]: 0.0.0.0 is not an address to advertise"},
+		{"network", target("  networks: [10.0.0.0/8, lan]"), `3: targets[0].networks[1]: "lan" is not a network`},
 		{"no portals", "portals: []", "1: portals: empty"},
 		{"log level", "log: {level: loud}", `1: log.level: "loud" is none of debug, info, warn, error`},
 		{"log format", "log: {format: xml}", `1: log.format: "xml" is neither text nor json`},

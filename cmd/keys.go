@@ -60,7 +60,7 @@ func (k *fileKeys) read(n *yaml.Node, t reflect.Type, key string) any {
 		return nil
 	}
 	switch {
-	case isScalar(t):
+	case isScalar(t) && !(n.Kind == yaml.MappingNode && t.Kind() == reflect.Struct): // a struct may have a short form
 		return k.readScalar(n, t, key)
 	case t.Kind() == reflect.Slice:
 		return k.readList(n, t, key)
@@ -148,6 +148,11 @@ func isScalar(t reflect.Type) bool {
 	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice
 }
 
+// isTextList tells whether t is a list of what can be written as texts.
+func isTextList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && (t.Elem().Kind() == reflect.String || isScalar(t.Elem()) && t.Elem().Kind() == reflect.Struct)
+}
+
 func wantOf(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[node.Size]():
@@ -207,14 +212,14 @@ func keysOf(t reflect.Type) (keys []string) {
 }
 
 // scalarKeys calls f with the full name of every key of t that holds one
-// value or a list of texts, and that is not inside a list.
+// value or a list of what can be written as texts, and that is not inside a list.
 func scalarKeys(t reflect.Type, prefix string, f func(key string, t reflect.Type)) {
 	for i := range t.NumField() {
 		field := t.Field(i)
 		key := keyOf(field)
 		switch {
 		case key == "":
-		case isScalar(field.Type), field.Type == reflect.TypeFor[[]string]():
+		case isScalar(field.Type), isTextList(field.Type):
 			f(join(prefix, key), field.Type)
 		case field.Type.Kind() == reflect.Struct:
 			scalarKeys(field.Type, join(prefix, key), f)

@@ -45,7 +45,7 @@ func (e *env) serve(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, n.Close(stop))
 	}
-	err = e.printAttach(attachCommands(n.Portals(), s.Targets))
+	err = e.printAttach(attachCommands(n.Portals(), s.Config))
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -70,17 +70,17 @@ type attach struct {
 
 // attachCommands returns the commands for a Linux initiator: one that finds
 // the targets, and one for each target that logs in to it.
-func attachCommands(portals []netip.AddrPort, targets []node.TargetConfig) attach {
+func attachCommands(portals []netip.AddrPort, cfg node.Config) attach {
 	a := attach{Portals: []string{}, Targets: []string{}, Linux: [][]string{}}
-	for _, p := range portals {
-		a.Portals = append(a.Portals, reachable(p).String())
+	for i, p := range portals { // in the order of the configuration
+		a.Portals = append(a.Portals, cfg.Portals[i].Address(reachable(p)))
 	}
-	if len(portals) == 0 || len(targets) == 0 {
+	if len(portals) == 0 || len(cfg.Targets) == 0 {
 		return a
 	}
 	portal := a.Portals[0]
 	a.Linux = append(a.Linux, []string{"iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal})
-	for _, t := range targets {
+	for _, t := range cfg.Targets {
 		a.Targets = append(a.Targets, t.IQN)
 		a.Linux = append(a.Linux, []string{"iscsiadm", "-m", "node", "-T", t.IQN, "-p", portal, "--login"})
 	}

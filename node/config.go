@@ -1,11 +1,13 @@
 package node
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"skylun/blobstore"
+	"skylun/target"
 )
 
 // Config describes a node. DefaultConfig fills it, the configuration file and
@@ -22,7 +24,7 @@ type Config struct {
 	Blobstore blobstore.Config `yaml:"blobstore"`
 	Local     LocalConfig      `yaml:"local"`
 	Cache     CacheConfig      `yaml:"cache"`
-	Portals   []string         `yaml:"portals"` // IP:PORT to listen on, or IP for port 3260
+	Portals   []PortalConfig   `yaml:"portals"`
 	Discovery DiscoveryConfig  `yaml:"discovery"`
 	Admin     AdminConfig      `yaml:"admin"`
 	Targets   []TargetConfig   `yaml:"targets"`
@@ -51,10 +53,35 @@ type AdminConfig struct {
 	Listen string `yaml:"listen"` // IP:PORT, empty: nowhere
 }
 
+// PortalConfig is an address to listen on. In the configuration it may be
+// written as the text of Listen alone.
+type PortalConfig struct {
+	Listen    string   `yaml:"listen"`    // IP:PORT, or IP for port 3260
+	Advertise []string `yaml:"advertise"` // what initiators are told instead, empty: where it listens
+	Group     int      `yaml:"group"`     // portal group tag, 0: 1
+}
+
+// UnmarshalText reads the short form.
+func (p *PortalConfig) UnmarshalText(text []byte) error {
+	*p = PortalConfig{Listen: string(text)}
+	return nil
+}
+
+// Address returns where initiators reach a portal that listens on bound.
+func (p *PortalConfig) Address(bound netip.AddrPort) string {
+	for _, a := range p.Advertise {
+		if a, err := target.Advertised(a, bound.Port()); err == nil {
+			return a
+		}
+	}
+	return bound.String()
+}
+
 // TargetConfig is one iSCSI target.
 type TargetConfig struct {
 	IQN        string      `yaml:"iqn"`
 	Initiators []string    `yaml:"initiators"` // names that may log in, empty: any
+	Networks   []string    `yaml:"networks"`   // where initiators may come from, IP or IP/BITS, empty: anywhere
 	Chap       ChapConfig  `yaml:"chap"`
 	LUNs       []LUNConfig `yaml:"luns"`
 }
@@ -91,7 +118,7 @@ func DefaultConfig() Config {
 		DataDir: "./data",
 		Log:     LogConfig{Level: "info", Format: "text"},
 		Cache:   CacheConfig{Prefetch: "off"},
-		Portals: []string{"127.0.0.1:3260"},
+		Portals: []PortalConfig{{Listen: "127.0.0.1:3260"}},
 	}
 }
 

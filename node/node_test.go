@@ -22,7 +22,7 @@ func testConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.DataDir = filepath.Join(t.TempDir(), "d")
-	cfg.Portals = []string{"127.0.0.1:0"}
+	cfg.Portals = []PortalConfig{{Listen: "127.0.0.1:0"}}
 	cfg.Targets = []TargetConfig{{IQN: "iqn.2026-11.io.skylun:t", LUNs: []LUNConfig{{LUN: 0, Disk: &DiskConfig{Volume: "v", Size: 1 << 20}}}}}
 	if err := cfg.Resolve("/"); err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestStartRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { l.Close() })
-			cfg.Portals = []string{l.Addr().String()}
+			cfg.Portals = portals(l.Addr().String())
 		}, "in use", ""},
 		{"member is not to be had", func(t *testing.T, cfg *Config) {
 			if err := os.WriteFile(cfg.DataDir+"-file", nil, 0o600); err != nil {
@@ -364,4 +364,12 @@ func TestSecondProcess(t *testing.T) {
 		t.Errorf("second start: %v", err)
 	}
 	stop(t, n)
+}
+
+// portals returns portals in their short form.
+func portals(listen ...string) (all []PortalConfig) {
+	for _, l := range listen {
+		all = append(all, PortalConfig{Listen: l})
+	}
+	return all
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 
 	"skylun/lun"
 	"skylun/meta"
@@ -47,7 +49,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	if err != nil {
 		return nil, err
 	}
-	server, err := target.New(target.Config{Portals: cfg.Portals, DiscoveryCHAP: chaps.discovery}, log)
+	server, err := target.New(target.Config{Portals: cfg.portals(), DiscoveryCHAP: chaps.discovery}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +109,9 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 	units := map[string]*lun.Map{}
 	for _, t := range n.cfg.Targets {
 		units[t.IQN] = lun.NewMap()
+		if err := units[t.IQN].SetPortGroups(n.cfg.portGroups()...); err != nil {
+			return fmt.Errorf("target %s: %w", t.IQN, err)
+		}
 	}
 	for _, p := range plans {
 		v, err := n.openVolume(ctx, *p.stored, p.info)
@@ -125,10 +130,40 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 		n.log.Info("disk", attrs...)
 	}
 	for _, t := range n.cfg.Targets {
-		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, CHAP: chaps.targets[t.IQN], Units: units[t.IQN]})
+		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, Networks: t.networks(), CHAP: chaps.targets[t.IQN], Units: units[t.IQN]})
 		if err != nil {
 			return fmt.Errorf("target %s: %w", t.IQN, err)
 		}
 	}
 	return nil
+}
+
+// portals returns the portals as a target wants them.
+func (c *Config) portals() []target.Portal {
+	portals := make([]target.Portal, len(c.Portals))
+	for i, p := range c.Portals {
+		portals[i] = target.Portal{Listen: p.Listen, Advertise: p.Advertise, Group: uint16(p.Group)}
+	}
+	return portals
+}
+
+// portGroups returns the target port groups: every target is behind all
+// portals.
+func (c *Config) portGroups() (groups []lun.PortGroup) {
+	for _, p := range c.portals() {
+		if g := (lun.PortGroup{Tag: p.Tag()}); !slices.Contains(groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// networks returns the networks, which are valid.
+func (t *TargetConfig) networks() (all []netip.Prefix) {
+	for _, s := range t.Networks {
+		if n, err := target.ParseNetwork(s); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"regexp"
@@ -92,32 +91,31 @@ func (c *Config) validatePortals(ps *Problems) {
 	if len(c.Portals) == 0 {
 		ps.add("portals", "empty; name at least one IP:PORT to listen on, such as 127.0.0.1:3260")
 	}
-	seen := map[netip.AddrPort]int{}
+	listening := make([]netip.AddrPort, len(c.Portals))
 	for i, p := range c.Portals {
 		key := fmt.Sprintf("portals[%d]", i)
-		a, err := parsePortal(p)
-		if err != nil {
+		if p.Listen == "" {
+			ps.add(key+".listen", "missing; name an IP:PORT to listen on, such as 127.0.0.1:3260")
+		} else if a, err := target.ParsePortal(p.Listen); err != nil {
 			ps.add(key, "%v", err)
-			continue
+		} else {
+			for j, o := range listening[:i] {
+				if o.IsValid() && target.Overlap(a, o) {
+					ps.add(key, "%s is portals[%d] (%s) already", p.Listen, j, c.Portals[j].Listen)
+					break
+				}
+			}
+			listening[i] = a
 		}
-		if j, dup := seen[a]; dup && a.Port() != 0 {
-			ps.add(key, "%s is portals[%d] already", p, j)
-			continue
+		if p.Group < 0 || p.Group > 65535 {
+			ps.add(key+".group", "%d is not between 1 and 65535", p.Group)
 		}
-		seen[a] = i
+		for j, a := range p.Advertise {
+			if _, err := target.Advertised(a, 1); err != nil {
+				ps.add(fmt.Sprintf("%s.advertise[%d]", key, j), "%v", err)
+			}
+		}
 	}
-}
-
-// parsePortal reads IP:PORT, or IP for the port of iSCSI.
-func parsePortal(s string) (netip.AddrPort, error) {
-	if ip, err := netip.ParseAddr(s); err == nil {
-		s = net.JoinHostPort(ip.String(), target.DefaultPort)
-	}
-	a, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return a, fmt.Errorf("%q is not IP:PORT, such as 127.0.0.1:3260 or [::1]:3260", s)
-	}
-	return a, nil
 }
 
 func (c *Config) validateTargets(ps *Problems) {
@@ -137,6 +135,11 @@ func (c *Config) validateTargets(ps *Problems) {
 		for j, name := range t.Initiators {
 			if !initiatorName.MatchString(name) || len(name) > maxISCSIName {
 				ps.add(fmt.Sprintf("%s.initiators[%d]", key, j), "%q is not the name of an initiator, such as iqn.1994-05.com.redhat:host1", name)
+			}
+		}
+		for j, n := range t.Networks {
+			if _, err := target.ParseNetwork(n); err != nil {
+				ps.add(fmt.Sprintf("%s.networks[%d]", key, j), "%v", err)
 			}
 		}
 		t.Chap.validate(ps, key+".chap")

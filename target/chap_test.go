@@ -562,14 +562,14 @@ func TestCHAPValidate(t *testing.T) {
 	if err := testCHAP(t).Validate(); err != nil {
 		t.Error(err)
 	}
-	s, err := New(Config{Portals: []string{"127.0.0.1:0"}}, testLog(t))
+	s, err := New(Config{Portals: At("127.0.0.1:0")}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.AddTarget(Target{Name: chapTarget, CHAP: &CHAP{}}); err == nil {
 		t.Error("target without users is added")
 	}
-	if _, err := New(Config{Portals: []string{"127.0.0.1:0"}, DiscoveryCHAP: &CHAP{}}, testLog(t)); err == nil {
+	if _, err := New(Config{Portals: At("127.0.0.1:0"), DiscoveryCHAP: &CHAP{}}, testLog(t)); err == nil {
 		t.Error("discovery without users is accepted")
 	}
 }

@@ -3,21 +3,17 @@ package target
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 )
 
-// DefaultPort is where iSCSI targets listen, RFC 7143 14.
-const DefaultPort = "3260"
+// defaultPort is where iSCSI targets listen, RFC 7143 14.
+const defaultPort = 3260
 
 // Config says where a server listens and how much it gives to its peers. Zero
 // values take the defaults.
 type Config struct {
-	// Portals are the addresses to listen on: IP:PORT, [IPv6]:PORT, or an IP
-	// alone for port 3260. An unspecified address (0.0.0.0, [::]) listens
-	// on all.
-	Portals []string `yaml:"portals"`
+	// Portals are where to listen.
+	Portals []Portal `yaml:"portals"`
 
 	// DiscoveryCHAP says how initiators authenticate for a discovery session;
 	// nil: they do not.
@@ -72,13 +68,9 @@ func (c Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if len(c.Portals) == 0 {
-		bad("portals: none given; list at least one address, such as 127.0.0.1:%s", DefaultPort)
+		bad("portals: none given; list at least one address, such as 127.0.0.1:%d", defaultPort)
 	}
-	for _, p := range c.Portals {
-		if _, err := portalAddr(p); err != nil {
-			errs = append(errs, err)
-		}
-	}
+	errs = append(errs, checkPortals(c.Portals)...)
 	for _, n := range []struct {
 		key   string
 		v     int64
@@ -104,16 +96,4 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// portalAddr checks the address of a portal and adds the default port.
-func portalAddr(s string) (string, error) {
-	if ip, err := netip.ParseAddr(s); err == nil {
-		return net.JoinHostPort(ip.String(), DefaultPort), nil
-	}
-	ap, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return "", fmt.Errorf("portals: %q is not an address; write IP:PORT or [IPv6]:PORT", s)
-	}
-	return ap.String(), nil
 }

@@ -19,6 +19,7 @@ type conn struct {
 	srv    *Server
 	sock   socket // replaced once, at the end of the login, with mu
 	log    *slog.Logger
+	group  uint16 // of the portal that it came by
 	local  netip.AddrPort
 	remote netip.AddrPort
 
@@ -59,10 +60,10 @@ type conn struct {
 	ping pinger
 }
 
-// newConn returns a connection; cancel ends the context of its run.
-func newConn(s *Server, nc net.Conn, cancel func()) *conn {
+// newConn returns a connection that came by p; cancel ends the context of its run.
+func newConn(s *Server, nc net.Conn, p *portal, cancel func()) *conn {
 	c := &conn{
-		srv: s, sock: &netSocket{Conn: nc}, cancel: cancel, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
+		srv: s, sock: &netSocket{Conn: nc}, cancel: cancel, group: p.group, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
 		params: defaultParams, next: new(batch), spareBatch: new(batch),
 		acct: account{limit: s.cfg.ConnectionBuffers, share: int64(s.cfg.MaxTransfer), server: &s.budget},
 	}

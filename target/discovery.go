@@ -8,10 +8,6 @@ import (
 	"skylun/target/pdu"
 )
 
-// portalGroup is the tag of the one portal group there is, RFC 7143 4.4.3:
-// every target is behind every portal.
-const portalGroup = 1
-
 const textLimit = 16 << 10 // text of one request with all its continuations
 
 // textExchange is a text negotiation that takes more than one PDU, 11.10: the
@@ -127,7 +123,7 @@ func (c *conn) sendTargets(reply []byte, value string) []byte {
 	}
 	addrs := c.advertised()
 	for _, t := range c.srv.targetList() {
-		if name != "" && t.Name != name || !t.admits(c.sess.nexus.InitiatorName) {
+		if name != "" && t.Name != name || !t.admits(c.sess.nexus.InitiatorName, c.remote.Addr()) {
 			continue
 		}
 		reply = pdu.AppendPair(reply, "TargetName", t.Name)
@@ -135,27 +131,38 @@ func (c *conn) sendTargets(reply []byte, value string) []byte {
 			reply = pdu.AppendPair(reply, "TargetAlias", t.Alias)
 		}
 		for _, a := range addrs {
-			reply = pdu.AppendPair(reply, "TargetAddress", a.String()+","+strconv.Itoa(portalGroup))
+			reply = pdu.AppendPair(reply, "TargetAddress", a)
 		}
 	}
 	return reply
 }
 
-// advertised returns the addresses of all portals as the peer can reach them.
-// A portal that listens on all addresses is reached at the one that the peer
-// has used. Loopback addresses are of use to peers on this machine only.
-func (c *conn) advertised() []netip.AddrPort {
-	var addrs []netip.AddrPort
-	for _, p := range c.srv.Portals() {
-		ip := p.Addr()
-		if ip.IsUnspecified() {
-			ip = c.local.Addr()
-		}
-		if !ip.IsValid() || ip.IsLoopback() && !c.local.Addr().IsLoopback() {
-			continue
-		}
-		if a := netip.AddrPortFrom(ip.WithZone(""), p.Port()); !slices.Contains(addrs, a) {
+// advertised returns the addresses of all portals as the peer can reach them,
+// with their groups, 13.8. A portal that listens on all addresses is reached at
+// the one that the peer has used, if that is of its family. Loopback and link-local
+// addresses are of use only to peers that use one themselves.
+func (c *conn) advertised() []string {
+	var addrs []string
+	add := func(a string, p *portal) {
+		if a += "," + strconv.Itoa(int(p.group)); !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)
+		}
+	}
+	here := c.local.Addr()
+	for _, p := range c.srv.portalList() {
+		ip := p.addr.Addr()
+		if ip.IsUnspecified() && (p.both || ip.Is4() == here.Is4()) {
+			ip = here
+		}
+		switch {
+		case len(p.advertise) > 0:
+			for _, a := range p.advertise {
+				add(a, p)
+			}
+		case !ip.IsValid() || ip.IsUnspecified():
+		case ip.IsLoopback() && !here.IsLoopback(), ip.IsLinkLocalUnicast() && !here.IsLinkLocalUnicast():
+		default:
+			add(netip.AddrPortFrom(ip.WithZone(""), p.addr.Port()).String(), p)
 		}
 	}
 	return addrs

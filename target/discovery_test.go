@@ -26,7 +26,7 @@ func (s *server) discover(t testing.TB, keys ...string) *initiator.Conn {
 
 // RFC 7143 13.3 and 4.3: SendTargets in a discovery session.
 func TestSendTargets(t *testing.T) {
-	s := start(t, Config{Portals: []string{"127.0.0.1:0", "127.0.0.2:0"}})
+	s := start(t, Config{Portals: At("127.0.0.1:0", "127.0.0.2:0")})
 	addTarget(t, s.Server, Target{Name: testTarget + "-mine", Initiators: []string{testInitiator, "iqn.2026-11.com.example:other"}})
 	addTarget(t, s.Server, Target{Name: testTarget + "-other", Initiators: []string{"iqn.2026-11.com.example:other"}})
 	a, b := s.Portals()[0].String()+",1", s.Portals()[1].String()+",1"
@@ -83,7 +83,7 @@ func TestSendTargetsWildcard(t *testing.T) {
 	for _, c := range []struct{ portal, dial string }{
 		{"0.0.0.0:0", "127.0.0.1"}, {"0.0.0.0:0", "127.0.0.9"}, {"[::]:0", "::1"}, {"[::]:0", "127.0.0.9"},
 	} {
-		s := start(t, Config{Portals: []string{c.portal}})
+		s := start(t, Config{Portals: At(c.portal)})
 		_, port, _ := net.SplitHostPort(s.addr)
 		s.addr = net.JoinHostPort(c.dial, port)
 		got, err := s.discover(t).Discover("All")

@@ -85,7 +85,7 @@ func (d *driver) NewTarget(name string, _ *config.Config) error {
 
 // Run serves on a port of all addresses until Close is called.
 func (d *driver) Run(port int) error {
-	s, err := New(Config{Portals: []string{net.JoinHostPort("::", strconv.Itoa(port))}}, d.log)
+	s, err := New(Config{Portals: At(net.JoinHostPort("::", strconv.Itoa(port)))}, d.log)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (u *gotgtUnit) Execute(_ context.Context, c *lun.Command) {
 	cmd := &api.SCSICommand{
 		OpCode: c.CDB[0], SCB: c.CDB, SCBLength: len(c.CDB), Target: u.target, Device: u.lu,
 		InSDBBuffer: &api.SCSIDataBuffer{}, OutSDBBuffer: &api.SCSIDataBuffer{},
-		RelTargetPortID: portalGroup, Lun: [8]byte{byte(u.number >> 8), byte(u.number)},
+		RelTargetPortID: defaultGroup, Lun: [8]byte{byte(u.number >> 8), byte(u.number)},
 	}
 	switch {
 	case c.InLimit > 0:

@@ -61,7 +61,7 @@ type server struct {
 func start(t testing.TB, cfg Config, units ...lun.Unit) *server {
 	t.Helper()
 	if cfg.Portals == nil {
-		cfg.Portals = []string{"127.0.0.1:0"}
+		cfg.Portals = At("127.0.0.1:0")
 	}
 	s, err := New(cfg, testLog(t))
 	if err != nil {

@@ -34,6 +34,7 @@ type login struct {
 	negotiation
 	auth auth
 	srv  *Server
+	conn *conn
 
 	begun      bool // the first request has been seen
 	checked    bool // the names have been
@@ -67,7 +68,7 @@ func refuse(status pdu.LoginStatus, format string, args ...any) error {
 // login takes the connection to the full feature phase.
 func (c *conn) login(ctx context.Context) error {
 	c.in.buf = make([]byte, pdu.HeaderSize+pdu.MaxAHS+pdu.Padded(loginData))
-	l := &login{srv: c.srv, negotiation: negotiation{params: defaultParams}}
+	l := &login{srv: c.srv, conn: c, negotiation: negotiation{params: defaultParams}}
 	err := c.negotiate(ctx, l)
 	if err == nil {
 		c.endLogin(l)
@@ -263,14 +264,16 @@ func (l *login) checkNames() error {
 	switch {
 	case l.tgt == nil:
 		return refuse(pdu.LoginNotFound, "no such target")
-	case !l.tgt.admits(l.initiator):
+	case !l.tgt.admitsName(l.initiator):
 		return refuse(pdu.LoginForbidden, "the target does not admit this initiator")
+	case !l.tgt.admitsAddress(l.conn.remote.Addr()):
+		return refuse(pdu.LoginForbidden, "the target admits nobody from the network of %v", l.conn.remote.Addr())
 	}
 	l.auth.chap = l.tgt.CHAP
 	if l.tgt.Alias != "" {
 		l.answer("TargetAlias", l.tgt.Alias)
 	}
-	l.answer("TargetPortalGroupTag", strconv.Itoa(portalGroup)) // 13.9
+	l.answer("TargetPortalGroupTag", strconv.Itoa(int(l.conn.group))) // 13.9
 	return nil
 }
 

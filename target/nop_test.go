@@ -16,14 +16,14 @@ import (
 // matters. It is to be called within a bubble of synctest.
 func pipe(t *testing.T, cfg Config) (*Server, *initiator.Conn) {
 	t.Helper()
-	cfg.Portals = []string{"127.0.0.1:0"} // never bound
+	cfg.Portals = At("127.0.0.1:0") // never bound
 	s, err := New(cfg, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	addTarget(t, s, Target{Name: testTarget}, giver(nil, 0, 0))
 	here, there := net.Pipe()
-	s.admit(context.Background(), there)
+	s.admit(context.Background(), there, &portal{group: defaultGroup})
 	c := initiator.New(here)
 	c.Timeout = 0
 	return s, c

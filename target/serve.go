@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// admit lets a new connection begin its login, or closes it when there are too
+// admit lets a new connection that came by p begin its login, or closes it when there are too
 // many that have not finished theirs.
-func (s *Server) admit(ctx context.Context, nc net.Conn) {
+func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 	s.accepted.Add(1)
 	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	// The end of ctx drops the connection, and that cancels the commands: the
 	// other way round an answer could still leave.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := newConn(s, nc, cancel)
+	c := newConn(s, nc, p, cancel)
 	s.mu.Lock()
 	ok := !s.stopping && s.inLogin < s.cfg.MaxLogins
 	if ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ type Server struct {
 	wg sync.WaitGroup // connections, and answers on their way to one
 
 	mu       sync.Mutex // taken before a connection's, when both are
-	portals  []portal
+	portals  []*portal
 	stopping bool
 	targets  map[string]*target
 	conns    map[*conn]bool // true: in login
@@ -38,11 +39,12 @@ type Server struct {
 
 // Target is what initiators log in to.
 type Target struct {
-	Name       string   // iqn., eui. or naa. name
-	Alias      string   // for people, told at login; may be empty
-	Initiators []string // names of initiators that may use it; empty: any
-	CHAP       *CHAP    // how initiators authenticate; nil: they do not
-	Units      *lun.Map // what its LUNs point to
+	Name       string         // iqn., eui. or naa. name
+	Alias      string         // for people, told at login; may be empty
+	Initiators []string       // names of initiators that may use it; empty: any
+	Networks   []netip.Prefix // where initiators may come from; empty: anywhere
+	CHAP       *CHAP          // how initiators authenticate; nil: they do not
+	Units      *lun.Map       // what its LUNs point to
 }
 
 // target is a Target that has been added.
@@ -52,9 +54,18 @@ type target struct {
 	removed bool            // guarded by Server.mu
 }
 
-// admits tells whether the initiator may use the target.
-func (t *target) admits(initiator string) bool {
+// admits tells whether the initiator may use the target from that address.
+func (t *target) admits(initiator string, from netip.Addr) bool {
+	return t.admitsName(initiator) && t.admitsAddress(from)
+}
+
+func (t *target) admitsName(initiator string) bool {
 	return t.allowed == nil || t.allowed[initiator]
+}
+
+func (t *target) admitsAddress(from netip.Addr) bool {
+	from = from.Unmap().WithZone("")
+	return len(t.Networks) == 0 || slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(from) })
 }
 
 // New returns a server that does not listen yet.

@@ -24,14 +24,15 @@ type session struct {
 }
 
 // sessionKey is what no two normal sessions share, RFC 7143 4.4.3: the names
-// of the two ports of an I_T nexus. The portal group is always the same.
+// of the two ports of an I_T nexus.
 type sessionKey struct {
 	initiator, target string
 	isid              [6]byte
+	group             uint16
 }
 
 func (s *session) key() sessionKey {
-	return sessionKey{s.nexus.InitiatorName, s.nexus.TargetName, s.nexus.ISID}
+	return sessionKey{s.nexus.InitiatorName, s.nexus.TargetName, s.nexus.ISID, s.nexus.PortalGroup}
 }
 
 func (s *session) info() SessionInfo {

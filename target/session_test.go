@@ -306,7 +306,7 @@ func TestShutdownTimeout(t *testing.T) {
 // The end of Serve's context drops everything.
 func TestServeContext(t *testing.T) {
 	h := newHanging()
-	s, err := New(Config{Portals: []string{"127.0.0.1:0"}}, testLog(t))
+	s, err := New(Config{Portals: At("127.0.0.1:0")}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +335,7 @@ func TestServeContext(t *testing.T) {
 // An initiator that finds no targets yet may not come back: connections wait
 // until Serve is called.
 func TestBacklogWaits(t *testing.T) {
-	s, err := New(Config{Portals: []string{"127.0.0.1:0"}}, testLog(t))
+	s, err := New(Config{Portals: At("127.0.0.1:0")}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestListenErrors(t *testing.T) {
 		{[]string{"127.0.0.1:0", taken.Addr().String()}, []string{taken.Addr().String(), "in use", "another port"}},
 		{[]string{"192.0.2.77:0"}, []string{"192.0.2.77", "does not have that address"}},
 	} {
-		s, err := New(Config{Portals: c.portals}, testLog(t))
+		s, err := New(Config{Portals: At(c.portals...)}, testLog(t))
 		if err == nil {
 			err = s.Listen()
 		}
@@ -446,7 +446,7 @@ func TestValidIQN(t *testing.T) {
 }
 
 func TestAddTargetErrors(t *testing.T) {
-	s, err := New(Config{Portals: []string{"127.0.0.1:0"}}, testLog(t))
+	s, err := New(Config{Portals: At("127.0.0.1:0")}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -467,19 +467,19 @@ func TestAddTargetErrors(t *testing.T) {
 }
 
 func TestConfigValidate(t *testing.T) {
-	err := Config{Portals: []string{"x", "y:1"}, MaxLogins: -1, QueueDepth: 1 << 20}.Validate()
+	err := Config{Portals: At("x", "y:1"), MaxLogins: -1, QueueDepth: 1 << 20}.Validate()
 	for _, w := range []string{`"x"`, `"y:1"`, "max_logins", "queue_depth"} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("%v lacks %s", err, w)
 		}
 	}
-	for in, want := range map[string]string{"10.0.0.1": "10.0.0.1:3260", "::1": "[::1]:3260", "[::]:99": "[::]:99", "0.0.0.0:1": "0.0.0.0:1"} {
-		if got, err := portalAddr(in); got != want || err != nil {
+	for in, want := range map[string]string{"10.0.0.1": "10.0.0.1:3260", "::1": "[::1]:3260", "::ffff:10.0.0.1": "10.0.0.1:3260", "[::]:99": "[::]:99", "0.0.0.0:1": "0.0.0.0:1"} {
+		if got, err := ParsePortal(in); got.String() != want || err != nil {
 			t.Errorf("%s: %s, %v", in, got, err)
 		}
 	}
 	for _, in := range []string{"", "a:b", "1.2.3.4:x"} {
-		if got, err := portalAddr(in); err == nil {
+		if got, err := ParsePortal(in); err == nil {
 			t.Errorf("%q is taken for %s", in, got)
 		}
 	}

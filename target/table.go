@@ -26,7 +26,7 @@ import (
 func (s *Server) begin(ctx context.Context, c *conn, l *login) (*session, error) {
 	sess := &session{
 		cid: l.cid, discovery: l.discovery, alias: l.alias, user: l.auth.user, target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
-		nexus: &lun.Nexus{InitiatorName: l.initiator, ISID: l.isid, PortalGroup: portalGroup},
+		nexus: &lun.Nexus{InitiatorName: l.initiator, ISID: l.isid, PortalGroup: c.group},
 	}
 	if l.tgt != nil {
 		sess.nexus.TargetName = l.tgt.Name

@@ -64,7 +64,7 @@ func plainMain(addr, dir, count string) error {
 			return err
 		}
 	}
-	server, err := target.New(target.Config{Portals: []string{addr}}, log)
+	server, err := target.New(target.Config{Portals: target.At(addr)}, log)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func run(portal, iqn, file string, size int64, prof string, verbose bool) error 
 	if err := units.Add(0, lun.NewDisk(dev, lun.DiskConfig{Name: "memory", ID: [16]byte{1}}, log)); err != nil {
 		return err
 	}
-	s, err := target.New(target.Config{Portals: []string{portal}}, log)
+	s, err := target.New(target.Config{Portals: target.At(portal)}, log)
 	if err != nil {
 		return err
 	}
