@@ -20,8 +20,8 @@ func (d *Disk) atomicOps() []operation {
 		return nil
 	}
 	return []operation{
-		{name: "COMPARE AND WRITE", usage: cdb(api.COMPARE_AND_WRITE, "f8 ffffffffffffffff 000000 ff 00 04"), flags: writes, do: d.compareAndWrite},
-		{name: "ORWRITE(16)", usage: cdb(api.ORWRITE_16, "f8 ffffffffffffffff ffffffff 00 04"), flags: writes, do: d.orWrite},
+		{name: "COMPARE AND WRITE", usage: cdb(api.COMPARE_AND_WRITE, "f8 ffffffffffffffff 000000 ff 00 04"), flags: writes | accessWrite, do: d.compareAndWrite},
+		{name: "ORWRITE(16)", usage: cdb(api.ORWRITE_16, "f8 ffffffffffffffff ffffffff 00 04"), flags: writes | accessWrite, do: d.orWrite},
 	}
 }
 

@@ -12,8 +12,8 @@ const readDefectData12 api.SCSICommandType = 0xb7
 // defectOps returns the rows of READ DEFECT DATA.
 func (d *Disk) defectOps() []operation {
 	return []operation{
-		{name: "READ DEFECT DATA(10)", usage: cdb(api.READ_DEFECT_DATA, "00 1f 00000000 ffff 04"), flags: inline, do: d.readDefects},
-		{name: "READ DEFECT DATA(12)", usage: cdb(readDefectData12, "1f 00000000 ffffffff 00 04"), flags: inline, do: d.readDefects},
+		{name: "READ DEFECT DATA(10)", usage: cdb(api.READ_DEFECT_DATA, "00 1f 00000000 ffff 04"), flags: inline | accessRead, do: d.readDefects},
+		{name: "READ DEFECT DATA(12)", usage: cdb(readDefectData12, "1f 00000000 ffffffff 00 04"), flags: inline | accessRead, do: d.readDefects},
 	}
 }
 

@@ -30,6 +30,7 @@ type Disk struct {
 	writer  block.TryWriter // dev, when it is one
 	updater block.Updater   // dev, when it is one
 
+	copies    copies      // it was the copy manager of
 	mayExit   atomic.Bool // SANITIZE EXIT FAILURE MODE ends the state after a failed sanitize
 	started   time.Time
 	selfTests selfTests
@@ -44,7 +45,10 @@ var (
 
 // logicalBlock is the logical block length in bytes. Not all initiators accept
 // another one.
-const logicalBlock = 512
+const (
+	logicalBlock         = 512
+	logicalBlockExponent = 9
+)
 
 // NewDisk returns the unit that shows dev as a disk. The caller closes dev
 // after the last command has ended. Bytes behind the last whole logical block
@@ -61,7 +65,7 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d.versions = append(slices.Clone(commonVersions), versionSBC3)
 	d.pages = []vpdPage{
 		d.supportedPages(), d.serialNumber(), d.deviceIdentification(), d.extendedInquiry(),
-		d.modePagePolicy(), d.scsiPorts(), d.blockLimits(), blockCharacteristics, d.logicalBlockProvisioning(),
+		d.modePagePolicy(), d.scsiPorts(), d.thirdPartyCopy(), d.blockLimits(), blockCharacteristics, d.logicalBlockProvisioning(),
 	}
 	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
 	if err := d.modes.load(); err != nil {
@@ -124,6 +128,7 @@ func (d *Disk) operations() []operation {
 	}
 	for _, more := range [][]operation{
 		d.modeOps(d.selectModes), d.diagnosticOps(), {d.startStopOp(), d.logSenseOp()}, d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
+		d.copyOps(), d.receiveCopyOps(),
 	} {
 		ops = append(ops, more...)
 	}

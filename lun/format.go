@@ -39,9 +39,9 @@ var (
 // formatOps returns the rows of FORMAT UNIT and SANITIZE.
 func (d *Disk) formatOps() []operation {
 	return []operation{
-		{name: "FORMAT UNIT", usage: cdb(api.FORMAT_UNIT, "ff 00 0000 04"), flags: writes, do: d.format},
-		{name: "SANITIZE BLOCK ERASE", usage: serviceAction(sanitizeCode, 0xa0|blockErase, "0000000000 ffff 04"), action: true, flags: writes, do: d.blockErase},
-		{name: "SANITIZE EXIT FAILURE MODE", usage: serviceAction(sanitizeCode, 0x80|exitFailureMode, "0000000000 ffff 04"), action: true, flags: writes, do: d.exitFailure},
+		{name: "FORMAT UNIT", usage: cdb(api.FORMAT_UNIT, "ff 00 0000 04"), flags: writes | accessWrite, do: d.format},
+		{name: "SANITIZE BLOCK ERASE", usage: serviceAction(sanitizeCode, 0xa0|blockErase, "0000000000 ffff 04"), action: true, flags: writes | accessWrite, do: d.blockErase},
+		{name: "SANITIZE EXIT FAILURE MODE", usage: serviceAction(sanitizeCode, 0x80|exitFailureMode, "0000000000 ffff 04"), action: true, flags: writes | accessWrite, do: d.exitFailure},
 	}
 }
 

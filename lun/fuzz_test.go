@@ -74,7 +74,7 @@ func (h *hostile) check(t testing.TB, lun [8]byte, nexus int, cdb, out []byte, i
 		t.Fatalf("% x: the unit changed CDB or Data-Out", cdbBefore)
 	}
 	op, err := h.d.ops.find(cdb)
-	if mayWrite := err == nil && op.flags&writes != 0 && !h.d.readOnly; !mayWrite && !bytes.Equal(h.m.data, media) {
+	if mayWrite := err == nil && (op.flags&writes != 0 || op.usage[0] == byte(extendedCopyCode)) && !h.d.readOnly; !mayWrite && !bytes.Equal(h.m.data, media) {
 		t.Fatalf("% x: the medium changed", cdb)
 	}
 	h.m.calls = h.m.calls[:0]

@@ -17,7 +17,7 @@ func testNexus() *Nexus {
 func TestStandardInquiry(t *testing.T) {
 	d := newTestDisk(newMemory(1 << 20))
 	c := send(t, d, nil, "12 00 00 00ff 00", nil)
-	want := unhex(t, "00 00 06 12 5b 10 10 02")
+	want := unhex(t, "00 00 06 12 5b 18 10 02")
 	if !bytes.HasPrefix(c.In, want) || len(c.In) != inquiryLength {
 		t.Errorf("% x, want % x... of %d bytes", c.In, want, inquiryLength)
 	}
@@ -39,6 +39,7 @@ func TestAllocationLength(t *testing.T) {
 	d := newTestDisk(able{quick{newMemory(1 << 20)}})
 	for _, format := range []string{
 		"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00", "12 01 87 %04x 00", "12 01 88 %04x 00",
+		"12 01 8f %04x 00", "84 03 0000000000000000 %08x 00 00",
 		"12 01 b0 %04x 00", "12 01 b1 %04x 00", "12 01 b2 %04x 00",
 		"03 00 0000 %02x 00", "03 01 0000 %02x 00",
 		"1a 00 3f ff %02x 00", "5a 10 3f 00 000000 %04x 00",
@@ -91,7 +92,7 @@ func vpd(t *testing.T, u Unit, n *Nexus, code byte) []byte {
 func TestSupportedPages(t *testing.T) {
 	d := newTestDisk(newMemory(1 << 20))
 	list := vpd(t, d, nil, 0)
-	if want := unhex(t, "00 80 83 86 87 88 b0 b1 b2"); !bytes.Equal(list, want) {
+	if want := unhex(t, "00 80 83 86 87 88 8f b0 b1 b2"); !bytes.Equal(list, want) {
 		t.Errorf("% x, want % x", list, want)
 	}
 	for code := range 256 {

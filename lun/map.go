@@ -14,7 +14,8 @@ import (
 // which logical unit number. All its methods are safe for parallel calls.
 type Map struct {
 	current atomic.Pointer[inventory]
-	groups  atomic.Pointer[[]PortGroup] // ascending by tag, replaced and never changed
+	groups  atomic.Pointer[[]PortGroup]         // ascending by tag, replaced and never changed
+	peers   atomic.Pointer[func(*Nexus) []*Map] // nil: no other map
 
 	// Who answers for numbers without a unit.
 	zero, absent, wellKnown *vacancy

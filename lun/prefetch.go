@@ -12,8 +12,8 @@ import (
 // prefetchOps returns the rows of PRE-FETCH.
 func (d *Disk) prefetchOps() []operation {
 	return []operation{
-		{name: "PRE-FETCH(10)", usage: cdb(api.PRE_FETCH_10, "02 ffffffff 00 ffff 04"), do: d.prefetch},
-		{name: "PRE-FETCH(16)", usage: cdb(api.PRE_FETCH_16, "02 ffffffffffffffff ffffffff 00 04"), do: d.prefetch},
+		{name: "PRE-FETCH(10)", usage: cdb(api.PRE_FETCH_10, "02 ffffffff 00 ffff 04"), flags: accessRead, do: d.prefetch},
+		{name: "PRE-FETCH(16)", usage: cdb(api.PRE_FETCH_16, "02 ffffffffffffffff ffffffff 00 04"), flags: accessRead, do: d.prefetch},
 	}
 }
 

@@ -32,6 +32,9 @@ type condition struct {
 	info     uint64            // INFORMATION field, when hasInfo
 	hasInfo  bool
 	specific [3]byte // sense-key specific field, when its first bit is set
+
+	command    uint32 // COMMAND-SPECIFIC INFORMATION field, when hasCommand
+	hasCommand bool
 }
 
 // Conditions without further details.
@@ -164,6 +167,7 @@ func (e *condition) encode(b []byte, descriptorFormat bool) []byte {
 	s[7] = byte(len(s) - 8)
 	s[12], s[13] = byte(e.code>>8), byte(e.code)
 	copy(s[15:], e.specific[:])
+	binary.BigEndian.PutUint32(s[8:], e.command)
 	if e.hasInfo && e.info>>32 == 0 {
 		s[0] |= 0x80
 		binary.BigEndian.PutUint32(s[3:], uint32(e.info))
@@ -178,6 +182,10 @@ func (e *condition) descriptors(b []byte) []byte {
 	if e.hasInfo {
 		b = append(b, 0x00, 10, 0x80, 0)
 		b = binary.BigEndian.AppendUint64(b, e.info)
+	}
+	if e.hasCommand {
+		b = append(b, 0x01, 10, 0, 0)
+		b = binary.BigEndian.AppendUint64(b, uint64(e.command))
 	}
 	if e.specific[0]&0x80 != 0 {
 		b = append(b, 0x02, 6, 0, 0, e.specific[0], e.specific[1], e.specific[2], 0)
