@@ -42,6 +42,7 @@ func FuzzLogin(f *testing.F) {
 	add([]byte{0, fromSecurity}, protected+"AuthMethod=CHAP,None\x00CHAP_A=5\x00", "CHAP_N=user\x00CHAP_R=\xfe\x00CHAP_I=7\x00CHAP_C=0b"+strings.Repeat("A", 64)+"\x00")
 	add([]byte{0, 0, toOperational}, protected+"AuthMethod=CHAP\x00", "CHAP_A=7\x00", "CHAP_N=user\x00CHAP_R=0x00\x00")
 	add([]byte{toFull}, protected+keys)
+	add([]byte{fromSecurity}, protected+"AuthMethod=CHAP\x00")
 
 	s := startFuzzed(f)
 	addTarget(f, s.Server, Target{Name: chapTarget, CHAP: &CHAP{Users: []User{{
