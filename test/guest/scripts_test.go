@@ -64,6 +64,8 @@ func TestRestart(t *testing.T) {
 
 func TestLogin(t *testing.T) { script(t, "login.sh", Options{}) }
 
+func TestSG(t *testing.T) { script(t, "sg.sh", Options{}) }
+
 func TestFiles(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) { script(t, "files.sh", Options{Env: map[string]string{"FS": fs}}) })
