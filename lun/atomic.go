@@ -36,11 +36,8 @@ func (d *Disk) compareAndWrite(ctx context.Context, c *Command) error {
 	if err != nil {
 		return err
 	}
-	if n > maxCompareBlocks*logicalBlock {
+	if n > maxCompareBlocks*logicalBlock || int64(len(c.Out)) != 2*n {
 		return invalidField(13, 7)
-	}
-	if int64(len(c.Out)) != 2*n {
-		return errDataOutSize
 	}
 	c.Transfer = 2 * n
 	if n == 0 {

@@ -67,14 +67,14 @@ func TestCompareAndWrite(t *testing.T) {
 		{name: "miscompare", cdb: compareCDB(0x08, 5, 2), out: slices.Concat(differing, b(2)), want: "02 e/1d/00", info: 700},
 		{name: "miscompare at once", cdb: compareCDB(0, 5, 1), out: slices.Concat(b(1), a(1)), want: "02 e/1d/00", info: 0},
 		{name: "nothing", cdb: compareCDB(0, 5, 0), want: "00"},
-		{name: "nothing with data", cdb: compareCDB(0, 5, 0), out: a(2), want: "02 5/0e/03"},
+		{name: "nothing with data", cdb: compareCDB(0, 5, 0), out: a(2), want: "02 5/24/00"},
 		{name: "last", cdb: compareCDB(0, capacity-1, 1), out: slices.Concat(a(1), b(1)), want: "00", calls: []string{"update 523776+512"}},
 		{name: "beyond", cdb: compareCDB(0, capacity-1, 2), out: make([]byte, 2048), want: "02 5/21/00"},
 		{name: "nothing beyond", cdb: compareCDB(0, capacity, 0), want: "02 5/21/00"},
 		{name: "wraps", cdb: compareCDB(0, 1<<64-1, 2), out: make([]byte, 2048), want: "02 5/21/00"},
-		{name: "half", cdb: compareCDB(0, 5, 1), out: a(1), want: "02 5/0e/03"},
-		{name: "one byte less", cdb: compareCDB(0, 5, 1), out: slices.Concat(a(1), b(1))[:1023], want: "02 5/0e/03"},
-		{name: "too much", cdb: compareCDB(0, 5, 1), out: slices.Concat(a(2), b(2)), want: "02 5/0e/03"},
+		{name: "half", cdb: compareCDB(0, 5, 1), out: a(1), want: "02 5/24/00"},
+		{name: "one byte less", cdb: compareCDB(0, 5, 1), out: slices.Concat(a(1), b(1))[:1023], want: "02 5/24/00"},
+		{name: "too much", cdb: compareCDB(0, 5, 1), out: slices.Concat(a(2), b(2)), want: "02 5/24/00"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMemory(capacity * logicalBlock)

@@ -113,8 +113,12 @@ func (d *Disk) mayCopy(n *Nexus, change bool) error {
 	if change && d.protected.Load() {
 		return d.protection()
 	}
-	if d.reservedAgainst(n) {
-		return errReserved
+	class := accessRead
+	if change {
+		class = accessWrite
+	}
+	if err := d.excluded(n, class); err != nil {
+		return err
 	}
 	if cond := d.blocking(nil); cond != nil {
 		return cond
