@@ -128,7 +128,7 @@ func TestMapAgainstModel(t *testing.T) {
 		for range 1 + rnd.IntN(4) {
 			first := rnd.Int64N(blocks)
 			end := first + 1 + rnd.Int64N(min(20, blocks-first))
-			e := Extent{first * blockSize, end * blockSize, uint8(1 + rnd.IntN(2))}
+			e := Extent{first * blockSize, end * blockSize, uint8(rnd.IntN(3))}
 			exts = append(exts, e)
 			for b := first; b < end; b++ {
 				model[b] = e.State
@@ -150,6 +150,12 @@ func TestMapAgainstModel(t *testing.T) {
 			if err := db.Fold(); err != nil {
 				t.Fatal(err)
 			}
+		case 2:
+			size := rnd.Int64N(blocks * blockSize)
+			if err := m.Trim(size); err != nil {
+				t.Fatal(err)
+			}
+			clear(model[(size+blockSize-1)/blockSize:])
 		case 1:
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
@@ -163,6 +169,9 @@ func TestMapAgainstModel(t *testing.T) {
 	}
 	if err := db.Fold(); err != nil {
 		t.Fatal(err)
+	}
+	if got := load(t, db.Map(other), blocks); strings.Trim(string(got), "\x03") != "" {
+		t.Fatalf("another map has changed: %v", got)
 	}
 	if got := load(t, db.Map(layer), blocks); string(got) != string(model) {
 		t.Fatalf("folded:\n got %v\nwant %v", got, model)

@@ -148,6 +148,7 @@ func (nowhere) TryReadAt([]byte, int64) (bool, error) { return true, errNowhere 
 func (nowhere) WriteAt([]byte, int64) error           { return errNowhere }
 func (nowhere) Punch(int64, int64) error              { return errNowhere }
 func (nowhere) Sync() error                           { return nil }
+func (nowhere) Resize(int64) error                    { return errNowhere }
 func (nowhere) Close() error                          { return nil }
 
 // sized is an image that is only known by its size.

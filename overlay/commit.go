@@ -47,9 +47,9 @@ type waiting struct {
 func (s *sparse) commit(ctx context.Context) error {
 	w, lead := s.ask()
 	if lead {
-		zeroed := s.runNext()
-		if len(zeroed) > 0 || !s.finish() {
-			go s.rounds(zeroed)
+		emptied := s.runNext()
+		if len(emptied) > 0 || !s.finish() {
+			go s.rounds(emptied)
 		}
 		return w.err
 	}
@@ -87,25 +87,25 @@ func (s *sparse) ask() (w *waiting, lead bool) {
 	return c.next, lead
 }
 
-// rounds gives back what the round before has zeroed and runs rounds until
+// rounds gives back what the round before has emptied and runs rounds until
 // nobody asks for one.
-func (s *sparse) rounds(zeroed []Extent) {
-	s.giveBack(zeroed)
+func (s *sparse) rounds(emptied []Extent) {
+	s.giveBack(emptied)
 	for !s.finish() {
 		s.giveBack(s.runNext())
 	}
 }
 
 // runNext runs the round that somebody asked for and answers.
-func (s *sparse) runNext() (zeroed []Extent) {
+func (s *sparse) runNext() (emptied []Extent) {
 	c := &s.commits
 	c.mu.Lock()
 	w := c.next
 	c.next = nil
 	c.mu.Unlock()
-	zeroed, w.err = s.round()
+	emptied, w.err = s.round()
 	close(w.done)
-	return zeroed
+	return emptied
 }
 
 // finish ends the rounds if nobody asks for another.
@@ -139,9 +139,11 @@ func (c *commits) close() {
 	}
 }
 
-// round makes everything durable that is there now, and returns the changes to
-// zero that now are. Only one runs at a time.
-func (s *sparse) round() (zeroed []Extent, err error) {
+// round makes everything durable that is there now, and returns those changes
+// whose blocks hold nothing any more. Only one runs at a time.
+func (s *sparse) round() (emptied []Extent, err error) {
+	s.alone.Lock()
+	defer s.alone.Unlock()
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
@@ -160,9 +162,8 @@ func (s *sparse) round() (zeroed []Extent, err error) {
 	}
 	changes = merge(changes)
 	if err := s.disk.Append(changes); err != nil {
-		err = localError(err)
-		if !errors.Is(err, block.ErrNoSpace) {
-			return nil, s.fail(err) // what a failed sync of the map left behind is not known
+		if err = s.mapError(err); !errors.Is(err, block.ErrNoSpace) {
+			return nil, err
 		}
 		s.mu.Lock() // nothing of it is there: try again at the next flush
 		s.pending = slices.Concat(changes, s.pending)
@@ -170,7 +171,16 @@ func (s *sparse) round() (zeroed []Extent, err error) {
 		s.mu.Unlock()
 		return nil, err
 	}
-	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) != zero }), nil
+	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) == present }), nil
+}
+
+// mapError is what follows from err of the map. Without room nothing was done;
+// after any other error nobody knows what is there.
+func (s *sparse) mapError(err error) error {
+	if err = localError(err); errors.Is(err, block.ErrNoSpace) {
+		return err
+	}
+	return s.fail(err)
 }
 
 // merge makes one extent of those that touch, if all are in the same state, so

@@ -97,6 +97,23 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
+func (f *memFile) Resize(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fault("resize"); err != nil {
+		return err
+	}
+	cut := func(p []byte) []byte {
+		if size < int64(len(p)) {
+			return p[:size]
+		}
+		return append(slices.Clip(p), make([]byte, size-int64(len(p)))...)
+	}
+	f.now, f.synced = cut(f.now), cut(f.synced)
+	maps.DeleteFunc(f.dirty, func(s int64, _ bool) bool { return s*sector >= size })
+	return nil
+}
+
 func (f *memFile) Close() error { return nil }
 
 func (f *memFile) DataRanges(fn func(block.Range) error) error {
@@ -156,6 +173,27 @@ func (m *memMap) Append(extents []Extent) error {
 	m.mu.Unlock()
 	if m.hook != nil {
 		m.hook("states committed, nobody answered")
+	}
+	return nil
+}
+
+func (m *memMap) Trim(size int64) error {
+	if m.failing != nil {
+		if err := m.failing(); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	var kept []Extent
+	for _, e := range m.extents {
+		if e.End = min(e.End, block.Ceil(size, block.Size)); e.Off < e.End {
+			kept = append(kept, e)
+		}
+	}
+	m.extents = kept
+	m.mu.Unlock()
+	if m.hook != nil {
+		m.hook("states trimmed")
 	}
 	return nil
 }

@@ -68,8 +68,13 @@ func newIndex(blocks int64) *index {
 
 // get returns the state of block b and a later block up to which, exclusive,
 // all are in that state too. The block after may or may not differ.
+//
+// Blocks behind the end are absent: who asks may have seen it farther away.
 func (x *index) get(b int64) (s state, end int64) {
 	base := b &^ (chunkBlocks - 1)
+	if b >= x.blocks {
+		return absent, base + chunkBlocks
+	}
 	s, _, e := x.chunks[b>>chunkShift].at(int(b - base))
 	return s, min(base+int64(e), x.blocks)
 }
@@ -124,6 +129,28 @@ func (x *index) set(first, end int64, s state) (changed bool) {
 		first = e
 	}
 	return changed
+}
+
+// resize changes the number of blocks. New ones are absent.
+func (x *index) resize(blocks int64) {
+	chunks := (blocks + chunkBlocks - 1) >> chunkShift
+	if blocks < x.blocks {
+		x.set(blocks, x.blocks, absent)
+		x.counts[absent] -= x.blocks - blocks
+		x.blocks, x.chunks = blocks, x.chunks[:chunks]
+		return
+	}
+	// What the last chunk holds behind the end was in no state up to now.
+	old, rest := x.blocks, min(blocks, int64(len(x.chunks))<<chunkShift)
+	x.blocks = rest
+	for b := old; b < rest; {
+		s, end := x.get(b)
+		x.counts[s] += end - b
+		b = end
+	}
+	x.set(old, rest, absent)
+	x.counts[absent] += blocks - rest
+	x.blocks, x.chunks = blocks, append(x.chunks, make([]*chunk, chunks-int64(len(x.chunks)))...)
 }
 
 func (x *index) setChunk(i int64, o, e int, s state) (changed bool) {

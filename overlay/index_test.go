@@ -9,13 +9,13 @@ import (
 // TestIndexAgainstModel compares an index with an array after each of many
 // random changes: short ones that make chunks dense, long ones that undo it.
 func TestIndexAgainstModel(t *testing.T) {
-	const blocks = 3*chunkBlocks + 777
+	blocks := int64(3*chunkBlocks + 777)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	x := newIndex(blocks)
 	model := make([]state, blocks)
-	sawDense := false
+	was, sawDense := blocks, false
 	for step := range 30000 {
 		n := 1 + rnd.Int64N(3)
 		if rnd.IntN(200) == 0 {
@@ -37,6 +37,14 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 		sawDense = sawDense || x.chunks[0] != nil && x.chunks[0].dense != nil
 		if step%100 == 0 {
+			compare(t, x, model)
+		}
+		if step%250 == 0 {
+			blocks = 2*chunkBlocks + rnd.Int64N(3*chunkBlocks)
+			x.resize(blocks)
+			model = append(model[:min(blocks, int64(len(model)))], make([]state, max(0, blocks-int64(len(model))))...)
+			clear(model[min(blocks, was):])
+			was = blocks
 			compare(t, x, model)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 //
 //	0        4096
 //	+--------+---------------------------------
-//	| boot   | a byte for each block: its state, 0 where nothing was noted
+//	| boot   | a byte for each block: its state, 0 where nothing was noted,
+//	|        | 3 where it is absent again
 //	+--------+---------------------------------
 //
 // A layer that is opened while the same system runs, which the first bytes
@@ -38,6 +39,7 @@ type Notes interface {
 	DataRanges(f func(block.Range) error) error
 	// Clear makes all of it zeros.
 	Clear() error
+	Resize(size int64) error // as that of a File
 	Close() error
 }
 
@@ -47,8 +49,12 @@ const notesHeader = 4096
 // NotesSize returns the length of the notes of a layer of size bytes.
 func NotesSize(size int64) int64 { return notesHeader + block.Ceil(size, block.Size)/block.Size }
 
+// notedAbsent stands for absent, because zeros are what nobody wrote.
+const notedAbsent = byte(states)
+
 // noted are what is written for blocks that change to a state.
 var noted = [states][]byte{
+	absent:  bytes.Repeat([]byte{notedAbsent}, 4096),
 	present: bytes.Repeat([]byte{byte(present)}, 4096),
 	zero:    bytes.Repeat([]byte{byte(zero)}, 4096),
 }
@@ -114,8 +120,12 @@ func (s *sparse) takeOver(p []byte, first int64) {
 		for end < len(p) && p[end] == p[i] {
 			end++
 		}
-		if st := state(p[i]); st == present || st == zero {
-			s.markLocked(block.Range{Off: (first + int64(i)) * block.Size, End: (first + int64(end)) * block.Size}, st)
+		r := block.Range{Off: (first + int64(i)) * block.Size, End: (first + int64(end)) * block.Size}
+		switch p[i] {
+		case byte(present), byte(zero):
+			s.markLocked(r, state(p[i]))
+		case notedAbsent:
+			s.markLocked(r, absent)
 		}
 		i = end
 	}

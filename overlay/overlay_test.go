@@ -49,7 +49,11 @@ func (r *rig) open() {
 
 func (r *rig) file(name string, size int64) File {
 	r.t.Helper()
-	size = block.Ceil(size, block.Size)
+	return r.exact(name, block.Ceil(size, block.Size))
+}
+
+func (r *rig) exact(name string, size int64) *raid.File {
+	r.t.Helper()
 	f, err := r.array.Open(name, size)
 	if errors.Is(err, raid.ErrNotExist) {
 		f, err = r.array.Create(name, size)

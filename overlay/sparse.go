@@ -19,6 +19,10 @@ type File interface {
 	WriteAt(p []byte, off int64) error
 	Punch(off, n int64) error // then reads as zeros
 	Sync() error
+	// Resize changes the length; what is new reads as zeros. When it returns,
+	// a longer file stays longer over a crash; a shorter one may come back
+	// longer.
+	Resize(size int64) error
 	Close() error
 }
 
@@ -35,6 +39,8 @@ type Map interface {
 	Load(f func(Extent) error) error
 	// Append makes the extents durable, all or none.
 	Append(extents []Extent) error
+	// Trim durably forgets what begins at size or beyond, all or nothing.
+	Trim(size int64) error
 }
 
 // sparse is a file and what is known of its blocks: the body of layers and
@@ -49,13 +55,16 @@ type sparse struct {
 	pending []Extent    // guarded by mu: state changes that are not in disk yet, oldest first
 	timer   *time.Timer // guarded by mu: commits what nobody flushes
 
+	alone  sync.Mutex // held by the round that runs, and by what changes the length; before mu
+	excess bool       // guarded by alone: disk knows something beyond the end
+
 	wrote  atomic.Bool           // the file was written since the last sync began
 	broken atomic.Pointer[error] // why no more can be made durable, nil: it can
 
 	commits commits
 
-	// punch is called after changes to zero have become durable, to give
-	// their space back; nil: it stays.
+	// punch is called after blocks that hold nothing any more have become
+	// durable as such, to give their space back; nil: it stays.
 	punch func(block.Range)
 }
 
@@ -71,8 +80,12 @@ func openSparse(size int64, file File, disk Map) (*sparse, error) {
 	s := &sparse{file: file, disk: disk, index: newIndex(block.Ceil(size, block.Size) / block.Size)}
 	err := disk.Load(func(e Extent) error {
 		first, end := e.Off/block.Size, e.End/block.Size
-		if first < 0 || first >= end || end > s.index.blocks || e.State >= states {
-			return fmt.Errorf("extent [%d,%d) in state %d does not fit %d bytes", e.Off, e.End, e.State, size)
+		if first < 0 || first >= end || e.State >= states {
+			return fmt.Errorf("extent [%d,%d) in state %d", e.Off, e.End, e.State)
+		}
+		if end > s.index.blocks { // it had grown, and nobody has stored the new size
+			s.excess = true
+			end = max(first, s.index.blocks)
 		}
 		s.index.set(first, end, state(e.State))
 		return nil
@@ -181,12 +194,12 @@ func (s *sparse) write(p []byte, off int64) error {
 	return localError(err)
 }
 
-// giveBack punches holes for changes to zero that are durable.
-func (s *sparse) giveBack(zeroed []Extent) {
+// giveBack punches holes for blocks that are durably empty.
+func (s *sparse) giveBack(emptied []Extent) {
 	if s.punch == nil {
 		return
 	}
-	for _, e := range zeroed {
+	for _, e := range emptied {
 		s.punch(block.Range{Off: e.Off, End: e.End})
 	}
 }
@@ -215,8 +228,8 @@ func (s *sparse) close() error {
 	}
 	s.mu.Unlock()
 	s.commits.close()
-	zeroed, err := s.round()
-	s.giveBack(zeroed)
+	emptied, err := s.round()
+	s.giveBack(emptied)
 	if s.notes != nil {
 		if err == nil {
 			err = localError(s.notes.Clear()) // all of it is durable

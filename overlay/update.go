@@ -25,6 +25,9 @@ func (v *Volume) Update(ctx context.Context, p []byte, off int64, f func(p []byt
 	}
 	v.own(r)
 	defer v.disown(r)
+	if err := v.within(r); err != nil {
+		return v.wrap(err)
+	}
 	b := r.Outward(block.Size)
 	whole := make([]byte, b.Len())
 	if err := v.read(ctx, whole, b.Off); err != nil {

@@ -34,6 +34,8 @@ type Volume struct {
 	base  *Cache
 	log   *slog.Logger
 
+	resizing sync.Mutex // held by Resize
+
 	gate   sync.RWMutex // held shared by every call, exclusively by Close
 	closed bool         // guarded by gate
 
@@ -127,6 +129,10 @@ func (v *Volume) admit(off, n int64) error {
 	}
 	return nil
 }
+
+// within tells whether r is within the volume now. The caller holds r's
+// regions, so it stays that way until they are given back.
+func (v *Volume) within(r block.Range) error { return block.CheckRange(r.Off, r.Len(), v.size.Load()) }
 
 func (v *Volume) wrap(err error) error {
 	if err == nil {

@@ -79,7 +79,9 @@ func (v *Volume) Discard(ctx context.Context, off, n int64) error {
 	}
 	if !whole.Empty() {
 		v.own(whole)
-		err = v.markZero(whole)
+		if err = v.within(whole); err == nil {
+			err = v.markZero(whole)
+		}
 		v.disown(whole)
 	}
 	if err == nil {
@@ -102,6 +104,9 @@ func split(r block.Range) (head, whole, tail block.Range) {
 // put writes p to r if r is whole blocks or all of its blocks are present. The
 // caller shares r.
 func (v *Volume) put(p []byte, r block.Range) (done bool, err error) {
+	if err := v.within(r); err != nil {
+		return true, err
+	}
 	owned := v.layer.all(r, present)
 	if !owned && (r.Off%block.Size != 0 || r.End%block.Size != 0) {
 		return false, nil
@@ -122,26 +127,43 @@ func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	}
 	b := block.Range{Off: off, End: off + int64(len(p))}.Outward(block.Size)
 	var below [block.Size]byte
-	// What lies below never changes, so it is read before the block is owned:
-	// that may take as long as the store does.
-	if st, _ := v.layer.at(off); st == absent {
-		if err := v.readBase(ctx, below[:], b.Off); err != nil {
+	for {
+		// What lies below never changes, so it is read before the block is
+		// owned: that may take as long as the store does.
+		st, _ := v.layer.at(off)
+		if st == absent {
+			if err := v.readBase(ctx, below[:], b.Off); err != nil {
+				return err
+			}
+		}
+		v.own(b)
+		done, err := v.fillUp(&below, b, p, off, st == absent)
+		v.disown(b)
+		if done {
 			return err
 		}
 	}
-	v.own(b)
-	defer v.disown(b)
-	switch st, _ := v.layer.at(off); st {
-	case present: // perhaps only now
-		return v.layer.write(p, off)
-	case zero:
+}
+
+// fillUp writes p at off into the block b. known tells that below is what lies
+// below; done is false when it is wanted and is not. The caller owns b.
+func (v *Volume) fillUp(below *[block.Size]byte, b block.Range, p []byte, off int64, known bool) (done bool, err error) {
+	if err := v.within(block.Range{Off: off, End: off + int64(len(p))}); err != nil {
+		return true, err
+	}
+	switch st, _ := v.layer.at(off); {
+	case st == present: // perhaps only now
+		return true, v.layer.write(p, off)
+	case st == zero:
 		clear(below[:])
+	case !known: // absent again
+		return false, nil
 	}
 	copy(below[off-b.Off:], p)
 	if err := v.layer.write(below[:], b.Off); err != nil {
-		return err
+		return true, err
 	}
-	return v.layer.mark(b, present)
+	return true, v.layer.mark(b, present)
 }
 
 // clearPart makes r, within one block, read as zeros.
@@ -177,12 +199,12 @@ func (v *Volume) markZero(r block.Range) error {
 // punchMax bounds how much of the volume is owned at a time for punching.
 const punchMax = 16 << 20
 
-// punch gives back the space of those blocks of r that still are zero.
+// punch gives back the space of those blocks of r that still hold nothing.
 func (v *Volume) punch(r block.Range) {
 	for off := r.Off; off < r.End; off += punchMax {
 		part := block.Range{Off: off, End: min(off+punchMax, r.End)}
 		v.own(part)
-		err := v.punchZero(part)
+		err := v.punchEmpty(part)
 		v.disown(part)
 		if err != nil {
 			if v.punchLog.now() {
@@ -193,14 +215,21 @@ func (v *Volume) punch(r block.Range) {
 	}
 }
 
-func (v *Volume) punchZero(r block.Range) error {
+func (v *Volume) punchEmpty(r block.Range) error {
 	for off := r.Off; off < r.End; {
 		st, end := v.layer.at(off)
 		end = min(end, r.End)
-		if st == zero {
-			if err := v.layer.file.Punch(off, end-off); err != nil {
-				return err
-			}
+		var err error
+		switch st {
+		case zero:
+			err = v.layer.file.Punch(off, end-off)
+		case absent: // a read may still take it for present
+			v.changes.enter()
+			err = v.layer.file.Punch(off, end-off)
+			v.changes.leave()
+		}
+		if err != nil {
+			return err
 		}
 		off = end
 	}

@@ -55,8 +55,9 @@ func (a *Array) Create(name string, size int64) (*File, error) {
 	return newFile(f, size), nil
 }
 
-// Open opens a file that Create made; size must be the same. It fails with
-// ErrNotExist when the array does not hold it.
+// Open opens a file that Create made, as one of size bytes. It may have been
+// longer; what is behind size is not to be seen. It fails with ErrNotExist when
+// the array does not hold it.
 func (a *Array) Open(name string, size int64) (*File, error) {
 	path := a.path(name)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -67,7 +68,7 @@ func (a *Array) Open(name string, size int64) (*File, error) {
 		return nil, memberError(err)
 	}
 	st, err := f.Stat()
-	if err == nil && st.Size() != size {
+	if err == nil && st.Size() < size {
 		err = fmt.Errorf("%s has %d bytes instead of %d", path, st.Size(), size)
 	}
 	if err != nil {

@@ -11,21 +11,25 @@ import (
 	"skylun/block"
 )
 
-// File is a file of fixed size. Its methods are safe for parallel calls,
+// File is a file of a given size. Its methods are safe for parallel calls,
 // except that none may run when Close is called. Offsets are the caller's to
 // check.
 type File struct {
 	f    *os.File
 	fd   int // f's, for calls that package os does not have
-	size int64
+	size atomic.Int64
 
 	cannotTry atomic.Bool // the file system does not know reads that never wait
 }
 
-func newFile(f *os.File, size int64) *File { return &File{f: f, fd: int(f.Fd()), size: size} }
+func newFile(f *os.File, size int64) *File {
+	n := &File{f: f, fd: int(f.Fd())}
+	n.size.Store(size)
+	return n
+}
 
 // Size returns the length in bytes.
-func (f *File) Size() int64 { return f.size }
+func (f *File) Size() int64 { return f.size.Load() }
 
 // ReadAt fills p from off, or fails.
 func (f *File) ReadAt(p []byte, off int64) error {
@@ -57,7 +61,7 @@ func (f *File) TryReadAt(p []byte, off int64) (done bool, err error) {
 // WriteAt writes p at off, or fails. After an error any part of p may have
 // been written.
 func (f *File) WriteAt(p []byte, off int64) error {
-	if off+int64(len(p)) > f.size {
+	if off+int64(len(p)) > f.size.Load() {
 		return fmt.Errorf("write %d+%d of %s: %w", off, len(p), f.f.Name(), block.ErrOutOfRange)
 	}
 	if _, err := f.f.WriteAt(p, off); err != nil {
@@ -89,19 +93,20 @@ func (f *File) Sync() error {
 // DataRanges calls f, in ascending order, for each range that may hold
 // something else than zeros, until f fails.
 func (f *File) DataRanges(fn func(block.Range) error) error {
-	for off := int64(0); off < f.size; {
+	size := f.size.Load()
+	for off := int64(0); off < size; {
 		start, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil // nothing behind off
 		}
-		end := f.size
+		end := size
 		if err == nil {
 			end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
 		}
 		if err != nil {
 			return memberError(&os.PathError{Op: "seek", Path: f.f.Name(), Err: err})
 		}
-		if err := fn(block.Range{Off: start, End: min(end, f.size)}); err != nil {
+		if err := fn(block.Range{Off: start, End: min(end, size)}); err != nil {
 			return err
 		}
 		off = end
@@ -113,11 +118,36 @@ func (f *File) DataRanges(fn func(block.Range) error) error {
 func (f *File) Clear() error {
 	err := unix.Ftruncate(f.fd, 0)
 	if err == nil {
-		err = unix.Ftruncate(f.fd, f.size)
+		err = unix.Ftruncate(f.fd, f.size.Load())
 	}
 	if err != nil {
 		return memberError(&os.PathError{Op: "truncate", Path: f.f.Name(), Err: err})
 	}
+	return nil
+}
+
+// Resize changes the size. What is new reads as zeros and is there, durably,
+// when it returns. On disk a file never becomes shorter than its user may
+// still know it to be: making it smaller gives nothing back, Punch does.
+func (f *File) Resize(size int64) error {
+	old := f.size.Load()
+	if size > old {
+		var st unix.Stat_t
+		err := unix.Fstat(f.fd, &st)
+		if err == nil && st.Size > old { // it was longer once
+			err = unix.Ftruncate(f.fd, old)
+		}
+		if err == nil {
+			err = unix.Ftruncate(f.fd, size)
+		}
+		if err == nil {
+			err = unix.Fsync(f.fd)
+		}
+		if err != nil {
+			return memberError(&os.PathError{Op: "resize", Path: f.f.Name(), Err: err})
+		}
+	}
+	f.size.Store(size)
 	return nil
 }
 
