@@ -25,14 +25,21 @@
 // absent (ask what lies below), present (the bytes are in the file at the same
 // offset) or zero (reads as zeros whatever lies below). They are three states
 // because a discarded block must not let the image show through, and because
-// what the store says is empty need never be fetched. A block of a volume goes
-// from absent to one of the others and never back.
+// what the store says is empty need never be fetched.
+//
+//	absent --write--> present --discard--> zero --write--> present
+//	absent --discard--> zero
+//	present, zero --copy of what the image has, or cut off the end--> absent
+//
+// A block that is absent again keeps its bytes in the file until that is
+// durable: a crash before leaves it as it was. Who has seen it present looks
+// again before believing what the file then has (quiet.go, fillUp).
 //
 // A write that covers whole blocks never reads what lies below. One that
 // covers part of a block that is not present fills the block up first.
 //
-// A read takes no lock. What it may not see half of, an update in one step,
-// is announced, and reads that meet one read again with a lock (quiet.go).
+// A read takes no lock. What it may not see half of is announced, and reads
+// that meet it read again with a lock (quiet.go).
 //
 // The map of a file is in memory (index.go); reading takes no transaction. Its
 // durable copy is what Config.Map and CacheConfig.Map append to.

@@ -13,15 +13,20 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer leave()
+	return v.wrap(v.readQuiet(ctx, p, off))
+}
+
+// readQuiet fills p from off. Of what is announced in changes it sees all or
+// nothing.
+func (v *Volume) readQuiet(ctx context.Context, p []byte, off int64) error {
 	seen := v.changes.before()
-	err = v.read(ctx, p, off)
-	if err == nil && !v.changes.quiet(seen) {
-		r := block.Range{Off: off, End: off + int64(len(p))}
-		v.share(r)
-		err = v.read(ctx, p, off) // what had to be fetched is here by now
-		v.unshare(r)
+	if err := v.read(ctx, p, off); err != nil || v.changes.quiet(seen) {
+		return err
 	}
-	return v.wrap(err)
+	r := block.Range{Off: off, End: off + int64(len(p))}
+	v.share(r)
+	defer v.unshare(r)
+	return v.read(ctx, p, off) // what had to be fetched is here by now
 }
 
 // read fills p from off with what is where its blocks say.

@@ -1,6 +1,10 @@
 package overlay
 
-import "skylun/block"
+import (
+	"sync/atomic"
+
+	"skylun/block"
+)
 
 const (
 	regionSize  = 1 << 20
@@ -72,4 +76,55 @@ func (v *Volume) own(r block.Range) {
 
 func (v *Volume) disown(r block.Range) {
 	eachRegion(r, func(i int) bool { v.regions[i].Unlock(); return true })
+}
+
+// volumes counts those that were opened: their numbers are the order in which
+// regions of several are taken.
+var volumes atomic.Uint64
+
+// ownAndShare owns the regions of r in v and shares those of q in s, which may
+// be v. unlock gives them back.
+func ownAndShare(v *Volume, r block.Range, s *Volume, q block.Range) (unlock func()) {
+	type mode uint8
+	const (
+		shared mode = iota + 1
+		owned
+	)
+	var of, ofSource [regionLocks]mode
+	if s == v {
+		eachRegion(q, func(i int) bool { of[i] = shared; return true })
+	} else {
+		eachRegion(q, func(i int) bool { ofSource[i] = shared; return true })
+	}
+	eachRegion(r, func(i int) bool { of[i] = owned; return true })
+	lock := func(v *Volume, modes *[regionLocks]mode) {
+		for i, m := range modes {
+			switch m {
+			case shared:
+				v.regions[i].RLock()
+			case owned:
+				v.regions[i].Lock()
+			}
+		}
+	}
+	if s.number < v.number {
+		lock(s, &ofSource)
+		lock(v, &of)
+	} else {
+		lock(v, &of)
+		lock(s, &ofSource)
+	}
+	return func() {
+		for i := range of {
+			switch of[i] {
+			case shared:
+				v.regions[i].RUnlock()
+			case owned:
+				v.regions[i].Unlock()
+			}
+			if ofSource[i] == shared {
+				s.regions[i].RUnlock()
+			}
+		}
+	}
 }

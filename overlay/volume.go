@@ -45,6 +45,7 @@ type Volume struct {
 	// block, discarding and punching hold theirs exclusively. They are taken
 	// in ascending order.
 	regions [regionLocks]sync.RWMutex
+	number  uint64  // regions of several volumes are taken in ascending order of it
 	changes changes // that reads must not see half of
 
 	punchLog sparingly
@@ -72,7 +73,7 @@ func Open(cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
 		}
 	}
-	v := &Volume{name: cfg.Name, layer: layer, base: cfg.Base, log: cfg.Log}
+	v := &Volume{name: cfg.Name, number: volumes.Add(1), layer: layer, base: cfg.Base, log: cfg.Log}
 	v.size.Store(cfg.Size)
 	layer.punch = v.punch
 	return v, nil
@@ -148,6 +149,7 @@ var (
 	_ block.DataRanger = (*Volume)(nil)
 
 	_ block.Updater       = (*Volume)(nil)
+	_ block.Copier        = (*Volume)(nil)
 	_ block.Prefetcher    = (*Volume)(nil)
 	_ block.SpaceReporter = (*Volume)(nil)
 )

@@ -70,6 +70,34 @@ func (f *File) WriteAt(p []byte, off int64) error {
 	return nil
 }
 
+// CopyFrom copies n bytes of src at from to off without a way through memory,
+// and shares their space where the file system can. done is false when src is
+// no File, or the file systems cannot: then any part of it may be copied.
+func (f *File) CopyFrom(off int64, src any, from, n int64) (done bool, err error) {
+	s, ok := src.(*File)
+	if !ok {
+		return false, nil
+	}
+	if off+n > f.size.Load() {
+		return true, fmt.Errorf("write %d+%d of %s: %w", off, n, f.f.Name(), block.ErrOutOfRange)
+	}
+	for n > 0 {
+		c, err := unix.CopyFileRange(s.fd, &from, f.fd, &off, int(min(n, 1<<30)), 0)
+		switch {
+		case err == nil && c > 0:
+			n -= int64(c)
+		case err == nil:
+			return false, nil // src ends: reading says so better
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+			return false, nil
+		default:
+			return true, memberError(&os.PathError{Op: "copy to", Path: f.f.Name(), Err: err})
+		}
+	}
+	return true, nil
+}
+
 // Punch makes [off, off+n) read as zeros and gives its space back where the
 // file system can.
 func (f *File) Punch(off, n int64) error {
