@@ -196,6 +196,11 @@ func (s *server) reportGroupsOp() operation {
 	}
 }
 
+// tellsGroups tells whether the unit has REPORT TARGET PORT GROUPS.
+func (s *server) tellsGroups() bool {
+	return pick(s.ops.actions[byte(api.MAINT_PROTOCOL_IN)], byte(reportGroupsAction)) != nil
+}
+
 // reportGroups executes REPORT TARGET PORT GROUPS, SPC-4 6.37.
 func (s *server) reportGroups(_ context.Context, c *Command) error {
 	const (

@@ -63,7 +63,7 @@ func (s *server) standardInquiry() []byte {
 	d[2] = 6 // VERSION: SPC-4
 	d[3] = scsi.INQUIRY_HISUP | scsi.INQUIRY_STANDARD_FORMAT
 	d[4] = byte(len(d) - 5)
-	if pick(s.ops.actions[byte(api.MAINT_PROTOCOL_IN)], byte(reportGroupsAction)) != nil {
+	if s.tellsGroups() {
 		d[5] |= 0x10 // TPGS: implicit
 	}
 	if s.ops.has(0x83) {

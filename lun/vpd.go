@@ -57,7 +57,9 @@ func (s *server) deviceIdentification() vpdPage {
 		}
 		port := binary.BigEndian.AppendUint32(nil, uint32(n.PortalGroup))
 		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_REL_TGT_PORT, port)
-		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_TGT_PORT_GRP, port) // a group has one port
+		if s.tellsGroups() {
+			d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_TGT_PORT_GRP, port) // a group has one port
+		}
 		d = designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI, portName(n.TargetName, n.PortalGroup))
 		return designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_DEV, scsi.DESG_SCSI, nameString(n.TargetName))
 	}}
