@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -145,6 +146,10 @@ func checkText(text string, t reflect.Type) error {
 		return err
 	case t == reflect.TypeFor[time.Duration]():
 		if _, err := time.ParseDuration(text); err != nil {
+			return fmt.Errorf("%q is not %s", text, wantOf(t))
+		}
+	case t.Kind() == reflect.Int:
+		if _, err := strconv.Atoi(text); err != nil {
 			return fmt.Errorf("%q is not %s", text, wantOf(t))
 		}
 	}

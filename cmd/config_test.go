@@ -136,6 +136,8 @@ func TestEveryKey(t *testing.T) {
 		"SKYLUN_BLOBSTORE_CONNECTION_STRING_FILE", "SKYLUN_BLOBSTORE_SAS_TOKEN_FILE", "SKYLUN_BLOBSTORE_ACCOUNT_KEY_FILE",
 		"SKYLUN_LOCAL_MEMBERS", "SKYLUN_CACHE_PREFETCH", "SKYLUN_PORTALS", "SKYLUN_ADMIN_LISTEN",
 		"SKYLUN_DISCOVERY_CHAP_ALGORITHMS",
+		"SKYLUN_LIMITS_SESSIONS", "SKYLUN_LIMITS_SESSIONS_PER_SOURCE", "SKYLUN_LIMITS_LOGINS", "SKYLUN_LIMITS_LOGINS_PER_SOURCE",
+		"SKYLUN_LIMITS_LOGIN_TIMEOUT",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "a@b c") // wrong for most
@@ -218,6 +220,9 @@ func TestBadConfig(t *testing.T) {
 		{"portal key", `portals: [{listen: 127.0.0.1, advertize: []}]`, "1: portals[0].advertize: unknown key; did you mean advertise?"},
 		{"advertised", "portals:\n- 127.0.0.2\n- listen: 127.0.0.1\n  advertise: [san.example, 'san:port']", `4: portals[1].advertise[1]: "san:port" is not an address to advertise`},
 		{"advertised wildcard", "portals: [{listen: 127.0.0.1, advertise: [0.0.0.0]}]", "1: portals[0].advertise[0]: 0.0.0.0 is not an address to advertise"},
+		{"limit", "limits: {sessions: -1}", "1: limits.sessions: -1 is not between 1 and"},
+		{"limit of a source", "limits: {logins: 10, logins_per_source: 11}", "1: limits.logins_per_source: 11 is more than limits.logins, 10"},
+		{"limit of time", "limits: {login_timeout: 1ms}", "1: limits.login_timeout: 1ms is not between 1s and 1h"},
 		{"network", target("  networks: [10.0.0.0/8, lan]"), `3: targets[0].networks[1]: "lan" is not a network`},
 		{"no portals", "portals: []", "1: portals: empty"},
 		{"log level", "log: {level: loud}", `1: log.level: "loud" is none of debug, info, warn, error`},

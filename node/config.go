@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"skylun/blobstore"
 	"skylun/target"
@@ -26,6 +27,7 @@ type Config struct {
 	Cache     CacheConfig      `yaml:"cache"`
 	Portals   []PortalConfig   `yaml:"portals"`
 	Discovery DiscoveryConfig  `yaml:"discovery"`
+	Limits    LimitsConfig     `yaml:"limits"`
 	Admin     AdminConfig      `yaml:"admin"`
 	Targets   []TargetConfig   `yaml:"targets"`
 }
@@ -65,6 +67,16 @@ type PortalConfig struct {
 func (p *PortalConfig) UnmarshalText(text []byte) error {
 	*p = PortalConfig{Listen: string(text)}
 	return nil
+}
+
+// LimitsConfig is how much initiators can take up. Zero values take the
+// defaults of target.Config.
+type LimitsConfig struct {
+	Sessions          int           `yaml:"sessions"`            // open at once
+	SessionsPerSource int           `yaml:"sessions_per_source"` // of them from one address
+	Logins            int           `yaml:"logins"`              // connections that have not finished login
+	LoginsPerSource   int           `yaml:"logins_per_source"`   // of them from one address
+	LoginTimeout      time.Duration `yaml:"login_timeout"`       // until a connection must have logged in
 }
 
 // Address returns where initiators reach a portal that listens on bound.

@@ -49,7 +49,11 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	if err != nil {
 		return nil, err
 	}
-	server, err := target.New(target.Config{Portals: cfg.portals(), DiscoveryCHAP: chaps.discovery}, log)
+	server, err := target.New(target.Config{
+		Portals: cfg.portals(), DiscoveryCHAP: chaps.discovery,
+		MaxSessions: cfg.Limits.Sessions, MaxSourceSessions: cfg.Limits.SessionsPerSource,
+		MaxLogins: cfg.Limits.Logins, MaxSourceLogins: cfg.Limits.LoginsPerSource, LoginTimeout: cfg.Limits.LoginTimeout,
+	}, log)
 	if err != nil {
 		return nil, err
 	}

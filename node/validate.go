@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"time"
 
 	"skylun/target"
 )
@@ -26,6 +27,7 @@ func (c *Config) Validate() error {
 	c.validateLocal(&ps)
 	c.validatePortals(&ps)
 	c.Discovery.Chap.validate(&ps, "discovery.chap")
+	c.Limits.validate(&ps)
 	c.validateTargets(&ps)
 	return ps.err()
 }
@@ -115,6 +117,30 @@ func (c *Config) validatePortals(ps *Problems) {
 				ps.add(fmt.Sprintf("%s.advertise[%d]", key, j), "%v", err)
 			}
 		}
+	}
+}
+
+func (l *LimitsConfig) validate(ps *Problems) {
+	for _, n := range []struct {
+		key       string
+		v, most   int
+		of        string
+		available int
+	}{
+		{"limits.sessions", l.Sessions, 65000, "", 0},
+		{"limits.sessions_per_source", l.SessionsPerSource, 65000, "limits.sessions", l.Sessions},
+		{"limits.logins", l.Logins, 65000, "", 0},
+		{"limits.logins_per_source", l.LoginsPerSource, 65000, "limits.logins", l.Logins},
+	} {
+		switch {
+		case n.v < 0 || n.v > n.most:
+			ps.add(n.key, "%d is not between 1 and %d", n.v, n.most)
+		case n.available > 0 && n.v > n.available:
+			ps.add(n.key, "%d is more than %s, %d", n.v, n.of, n.available)
+		}
+	}
+	if l.LoginTimeout != 0 && (l.LoginTimeout < time.Second || l.LoginTimeout > time.Hour) {
+		ps.add("limits.login_timeout", "%v is not between 1s and 1h", l.LoginTimeout)
 	}
 }
 

@@ -23,6 +23,12 @@ type Config struct {
 	MaxLogins    int           `yaml:"max_logins"`    // connections that have not finished login; default 64
 	LoginTimeout time.Duration `yaml:"login_timeout"` // from accept to full feature phase; default 15s
 
+	// MaxSourceSessions and MaxSourceLogins are how many of these one source
+	// can have, an IPv4 address or a /64 network of IPv6, so that it cannot
+	// keep others out. Default: half of all, but at least 64 and 16.
+	MaxSourceSessions int `yaml:"max_source_sessions"`
+	MaxSourceLogins   int `yaml:"max_source_logins"`
+
 	PingInterval time.Duration `yaml:"ping_interval"` // a peer silent for so long is pinged; default 15s, negative: never
 	PingTimeout  time.Duration `yaml:"ping_timeout"`  // and dropped after so long without an answer; default 15s
 
@@ -46,6 +52,8 @@ type Config struct {
 func (c *Config) setDefaults() {
 	set(&c.MaxSessions, 256)
 	set(&c.MaxLogins, 64)
+	set(&c.MaxSourceSessions, max(c.MaxSessions/2, 64))
+	set(&c.MaxSourceLogins, max(c.MaxLogins/2, 16))
 	set(&c.LoginTimeout, 15*time.Second)
 	set(&c.PingInterval, 15*time.Second)
 	set(&c.PingTimeout, 15*time.Second)
@@ -78,6 +86,8 @@ func (c Config) Validate() error {
 	}{
 		{"max_sessions", int64(c.MaxSessions), 1<<16 - 2},
 		{"max_logins", int64(c.MaxLogins), 1 << 20},
+		{"max_source_sessions", int64(c.MaxSourceSessions), 1 << 20},
+		{"max_source_logins", int64(c.MaxSourceLogins), 1 << 20},
 		{"login_timeout", int64(c.LoginTimeout), int64(time.Hour)},
 		{"ping_timeout", int64(c.PingTimeout), int64(24 * time.Hour)},
 		{"queue_depth", int64(c.QueueDepth), 1 << 16},

@@ -36,8 +36,10 @@
 //
 // # What a peer can use up
 //
-// Before login a connection holds about 10 KiB, for Config.LoginTimeout at most,
-// and there are no more than Config.MaxLogins of that kind. After login it holds an
+// Before login a connection holds about 8 KiB, its goroutine included, 8 KiB more when a
+// header has announced them, and loginText and loginReply if it uses the C bit; that for
+// Config.LoginTimeout at most. There are no more than Config.MaxLogins of that kind, and
+// Config.MaxSourceLogins from one source. After login it holds an
 // input buffer (inputSize) and the headers of what is queued. Data buffers are
 // counted: a command begins when its data fits Config.ConnectionBuffers and,
 // beyond a share of Config.MaxTransfer that each connection has for itself,
@@ -52,7 +54,6 @@
 //
 // # What is not there yet
 //
-// Several connections in a session, redirection, and unit
-// attentions for commands that another session has cleared. Error recovery is
+// Several connections in a session, and unit attentions for commands that another session has cleared. Error recovery is
 // level 0.
 package target

@@ -54,9 +54,9 @@ var keyRules = map[string]keyRule{
 	"InitialR2T":     either(false, func(n *negotiation, v bool) { n.initialR2T = v }),                  // 13.10
 	"ImmediateData":  both(true, func(n *negotiation, v bool) { n.immediateData = v }),                  // 13.11
 	"MaxBurstLength": atMost(512, 1<<24-1, ourMaxBurst, func(n *negotiation, v int) { n.maxBurst = v }), // 13.13
-	"FirstBurstLength": atMost(512, 1<<24-1, ourFirstBurst, func(n *negotiation, v int) { // 13.14
-		n.firstBurst = v
-	}),
+	"FirstBurstLength": func(n *negotiation, v string) string { // 13.14
+		return atMost(512, 1<<24-1, min(ourFirstBurst, n.maxBurst), func(n *negotiation, v int) { n.firstBurst = v })(n, v)
+	},
 	"MaxRecvDataSegmentLength": func(n *negotiation, v string) string { // 13.12
 		size, ok := number(v, 512, 1<<24-1)
 		if !ok {

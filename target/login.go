@@ -21,12 +21,16 @@ import (
 // A login begins in either stage. In each stage there may be any number of
 // requests and answers; requests and answers that are too long for one PDU
 // are continued with the C bit. A connection in login holds what is below and
-// an input buffer for one PDU, no more.
+// an input buffer for one PDU, no more. The buffer is small until a header
+// announces more.
 
 const (
-	loginData = 8192     // of a login PDU: MaxRecvDataSegmentLength before it is negotiated
-	loginText = 16 << 10 // of one request with all its continuations
-	loginPDUs = 64       // PDUs of one login
+	loginData  = 8192     // of a login PDU: MaxRecvDataSegmentLength before it is negotiated
+	loginText  = 16 << 10 // of one request with all its continuations
+	loginReply = 32 << 10 // of what answers it: an unknown key costs more than it is long
+	loginPDUs  = 64       // PDUs of one login
+
+	loginBuffer = pdu.HeaderSize + pdu.MaxAHS + 256 // at first
 )
 
 // login is the state of a login.
@@ -55,6 +59,7 @@ type login struct {
 type loginError struct {
 	status pdu.LoginStatus
 	reason string
+	moved  string // TargetAddress, when that is why
 }
 
 func (e *loginError) Error() string {
@@ -62,19 +67,21 @@ func (e *loginError) Error() string {
 }
 
 func refuse(status pdu.LoginStatus, format string, args ...any) error {
-	return &loginError{status, fmt.Sprintf(format, args...)}
+	return &loginError{status: status, reason: fmt.Sprintf(format, args...)}
 }
 
 // login takes the connection to the full feature phase.
 func (c *conn) login(ctx context.Context) error {
-	c.in.buf = make([]byte, pdu.HeaderSize+pdu.MaxAHS+pdu.Padded(loginData))
+	c.in.buf = make([]byte, loginBuffer)
 	l := &login{srv: c.srv, conn: c, negotiation: negotiation{params: defaultParams}}
 	err := c.negotiate(ctx, l)
 	if err == nil {
 		c.endLogin(l)
 		return nil
 	}
-	if l.begun {
+	if moved := (*loginError)(nil); errors.As(err, &moved) && moved.moved != "" {
+		c.log.Info("login redirected", "initiator", l.initiator, "target", l.target, "to", moved.moved)
+	} else if l.begun {
 		c.log.Warn("login failed", "initiator", l.initiator, "target", l.target, "err", err)
 	} else {
 		c.log.Debug("connection without a login", "err", err)
@@ -89,6 +96,11 @@ func (c *conn) negotiate(ctx context.Context, l *login) error {
 		if err != nil {
 			return err
 		}
+		if all := c.in.data + c.in.pad; all > len(c.in.buf) {
+			buf := make([]byte, all)
+			c.in.w = copy(buf, c.in.buf[c.in.r:c.in.w])
+			c.in.buf, c.in.r = buf, 0
+		}
 		data, err := c.payload()
 		if err != nil {
 			return err
@@ -97,7 +109,11 @@ func (c *conn) negotiate(ctx context.Context, l *login) error {
 			c.statSN = h.ExpStatSN()
 		}
 		c.win = window{exp: h.CmdSN(), max: h.CmdSN() + uint32(c.srv.cfg.QueueDepth) - 1}
-		flags, err := l.next(h, data)
+		var flags byte
+		err = c.guard(func() error { // so that a panic has an answer
+			flags, err = l.next(h, data)
+			return err
+		})
 		final := err == nil && flags&pdu.FlagFinal != 0 && h.NSG() == pdu.FullFeature
 		if final {
 			err = c.begin(ctx, l)
@@ -124,6 +140,9 @@ func (c *conn) loginResponse(l *login, h *pdu.Header, flags byte, why error) err
 		status, flags = pdu.LoginTargetError, 0
 		if le := (*loginError)(nil); errors.As(why, &le) {
 			status = le.status
+			if le.moved != "" {
+				text = pdu.AppendPair(nil, "TargetAddress", le.moved)
+			}
 		}
 	} else {
 		text = l.reply[:min(len(l.reply), loginData)]
@@ -189,6 +208,9 @@ func (l *login) next(h *pdu.Header, data []byte) (flags byte, err error) {
 	if err := l.keys(transit); err != nil {
 		return 0, err
 	}
+	if len(l.reply) > loginReply {
+		return 0, refuse(pdu.LoginOutOfResources, "more than %d bytes of answers", loginReply)
+	}
 	if len(l.reply) > loginData {
 		return pdu.FlagContinue, nil
 	}
@@ -204,6 +226,7 @@ func (l *login) next(h *pdu.Header, data []byte) (flags byte, err error) {
 func (l *login) keys(transit bool) error {
 	text := pdu.Text(l.request)
 	l.request = nil
+	var firstBursts []string // must not exceed MaxBurstLength, which may come later, 13.14
 	for {
 		key, value, err := text.Next()
 		if err != nil {
@@ -215,15 +238,20 @@ func (l *login) keys(transit bool) error {
 		if l.auth.take(string(key), string(value)) {
 			continue
 		}
-		if answer := l.apply(string(key), string(value)); answer != "" {
-			l.answer(string(key), answer)
+		if string(key) == "FirstBurstLength" {
+			firstBursts = append(firstBursts, string(value))
+			continue
 		}
+		l.negotiate(string(key), string(value))
 		switch {
 		case l.badName:
 			return refuse(pdu.LoginInitiatorError, "%s is not an iSCSI name", key)
 		case l.badType:
 			return refuse(pdu.LoginBadSessionType, "session type %q", printable(string(value)))
 		}
+	}
+	for _, value := range firstBursts {
+		l.negotiate("FirstBurstLength", value)
 	}
 	if err := l.checkNames(); err != nil {
 		return err
@@ -236,6 +264,13 @@ func (l *login) keys(transit bool) error {
 		l.answer("MaxRecvDataSegmentLength", strconv.Itoa(maxRecvData))
 	}
 	return nil
+}
+
+// negotiate applies one key and answers it.
+func (l *login) negotiate(key, value string) {
+	if answer := l.apply(key, value); answer != "" {
+		l.answer(key, answer)
+	}
 }
 
 // answer appends a pair to what is to be sent.
@@ -259,6 +294,9 @@ func (l *login) checkNames() error {
 		return nil
 	case l.target == "":
 		return refuse(pdu.LoginMissingParameter, "TargetName is missing")
+	}
+	if err := l.redirect(); err != nil {
+		return err
 	}
 	l.tgt = l.srv.target(l.target)
 	switch {

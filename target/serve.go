@@ -5,32 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// admit lets a new connection that came by p begin its login, or closes it when there are too
-// many that have not finished theirs.
+// admit lets a new connection that came by p begin its login, or closes it when
+// too many have not finished theirs.
 func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 	s.accepted.Add(1)
+	from := sourceOf(addrPort(nc.RemoteAddr()).Addr())
+	if !s.beginLogin(from) {
+		s.refused.Add(1)
+		nc.Close()
+		return
+	}
 	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	// The end of ctx drops the connection, and that cancels the commands: the
 	// other way round an answer could still leave.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := newConn(s, nc, p, cancel)
 	s.mu.Lock()
-	ok := !s.stopping && s.inLogin < s.cfg.MaxLogins
-	if ok {
-		s.inLogin++
-		s.conns[c] = true
-		s.wg.Add(1)
-	}
+	s.conns[c] = true
+	stopping := s.stopping
 	s.mu.Unlock()
-	if !ok {
-		s.refused.Add(1)
-		cancel()
-		nc.Close()
-		return
+	if stopping { // it may have been too late for stop to see it
+		c.drop(errShutdown)
 	}
 	go func() {
 		defer s.wg.Done()
@@ -41,15 +41,54 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 	}()
 }
 
+// beginLogin counts a connection in login, if there may be one more.
+func (s *Server) beginLogin(from netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.inLogin >= s.cfg.MaxLogins || s.loginsFrom[from] >= s.cfg.MaxSourceLogins {
+		return false
+	}
+	s.inLogin++
+	s.loginsFrom[from]++
+	s.wg.Add(1)
+	return true
+}
+
 // loginDone makes room for the next login.
 func (s *Server) loginDone(c *conn) {
+	from := sourceOf(c.remote.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inLogin--
+	if s.loginsFrom[from]--; s.loginsFrom[from] == 0 {
+		delete(s.loginsFrom, from)
+	}
 	s.conns[c] = false
 	if c.sess == nil {
 		s.failed.Add(1)
 	}
+}
+
+// sourceOf returns whose an address is, when it comes to what one peer may use
+// up: an address of IPv4, or a network of IPv6, in which one machine can have any
+// number of addresses.
+func sourceOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// sessionsFrom returns how many sessions a source has. s.mu is held.
+func (s *Server) sessionsFrom(from netip.Prefix) (n int) {
+	for _, sess := range s.sessions {
+		if sess.source == from {
+			n++
+		}
+	}
+	return n
 }
 
 // Shutdown stops accepting, lets the commands in flight end and their answers

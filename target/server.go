@@ -21,20 +21,23 @@ type Server struct {
 	budget  budget
 	polling atomic.Int32 // readers that wait in a system call
 
+	redirect func(LoginAttempt) (Redirection, bool) // nil: nobody is
+
 	accepted, refused, failed, logins atomic.Uint64
 
 	wg sync.WaitGroup // connections, and answers on their way to one
 
-	mu       sync.Mutex // taken before a connection's, when both are
-	portals  []*portal
-	stopping bool
-	targets  map[string]*target
-	conns    map[*conn]bool // true: in login
-	inLogin  int
-	sessions map[uint16]*session // by TSIH
-	ports    map[sessionKey]*session
-	lastTSIH uint16
-	past     Counters // of sessions that have ended
+	mu         sync.Mutex // taken before a connection's, when both are
+	portals    []*portal
+	stopping   bool
+	targets    map[string]*target
+	conns      map[*conn]bool // true: in login
+	inLogin    int
+	loginsFrom map[netip.Prefix]int // of these, by source
+	sessions   map[uint16]*session  // by TSIH
+	ports      map[sessionKey]*session
+	lastTSIH   uint16
+	past       Counters // of sessions that have ended
 }
 
 // Target is what initiators log in to.
@@ -75,13 +78,14 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		cfg:      cfg,
-		log:      log,
-		budget:   budget{limit: cfg.ServerBuffers},
-		targets:  make(map[string]*target),
-		conns:    make(map[*conn]bool),
-		sessions: make(map[uint16]*session),
-		ports:    make(map[sessionKey]*session),
+		cfg:        cfg,
+		log:        log,
+		budget:     budget{limit: cfg.ServerBuffers},
+		targets:    make(map[string]*target),
+		conns:      make(map[*conn]bool),
+		loginsFrom: make(map[netip.Prefix]int),
+		sessions:   make(map[uint16]*session),
+		ports:      make(map[sessionKey]*session),
 	}, nil
 }
 

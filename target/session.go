@@ -2,6 +2,7 @@ package target
 
 import (
 	"encoding/hex"
+	"net/netip"
 	"time"
 
 	"skylun/lun"
@@ -17,7 +18,8 @@ type session struct {
 	nexus     *lun.Nexus // in a discovery session it has no target name
 	alias     string     // of the initiator
 	user      string     // who has authenticated by CHAP, or nobody
-	target    *target    // nil in a discovery session
+	source    netip.Prefix
+	target    *target // nil in a discovery session
 	conn      *conn
 	since     time.Time
 	done      chan struct{} // closed when no command is being executed any more and the units know

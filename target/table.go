@@ -25,7 +25,7 @@ import (
 // that is kept.
 func (s *Server) begin(ctx context.Context, c *conn, l *login) (*session, error) {
 	sess := &session{
-		cid: l.cid, discovery: l.discovery, alias: l.alias, user: l.auth.user, target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
+		cid: l.cid, discovery: l.discovery, alias: l.alias, user: l.auth.user, source: sourceOf(c.remote.Addr()), target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
 		nexus: &lun.Nexus{InitiatorName: l.initiator, ISID: l.isid, PortalGroup: c.group},
 	}
 	if l.tgt != nil {
@@ -71,6 +71,8 @@ func (s *Server) register(sess *session, replaces uint16) (old *session, err err
 		return old, nil
 	case len(s.sessions) >= s.cfg.MaxSessions:
 		return nil, refuse(pdu.LoginOutOfResources, "%d sessions are open, as many as are configured", len(s.sessions))
+	case s.sessionsFrom(sess.source) >= s.cfg.MaxSourceSessions:
+		return nil, refuse(pdu.LoginOutOfResources, "%d sessions from %v are open, as many as one source may have", s.cfg.MaxSourceSessions, sess.source)
 	}
 	if sess.tsih == 0 || s.sessions[sess.tsih] != nil {
 		sess.tsih = s.newTSIH()
