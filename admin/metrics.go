@@ -49,6 +49,8 @@ func metricsText(s node.Status) []byte {
 	one("start_time_seconds", "gauge", "When the node started, in Unix time.", s.Started.Unix())
 
 	one("iscsi_sessions", "gauge", "Sessions that are logged in.", s.SCSI.Sessions)
+	one("iscsi_login_failures_total", "counter", "Connections that ended before they had logged in.", s.SCSI.Failures)
+	one("iscsi_connections_refused_total", "counter", "Connections closed at once because there were too many.", s.SCSI.Refused)
 	one("iscsi_commands_total", "counter", "SCSI commands received.", s.SCSI.Commands)
 	one("iscsi_read_bytes_total", "counter", "Bytes sent to initiators.", s.SCSI.BytesRead)
 	one("iscsi_written_bytes_total", "counter", "Bytes received from initiators.", s.SCSI.BytesWritten)

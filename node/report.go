@@ -47,7 +47,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	stats := n.server.Stats()
-	s.SCSI = CommandStatus{Sessions: stats.Sessions, Commands: stats.Commands, BytesRead: stats.BytesRead, BytesWritten: stats.BytesWrite}
+	s.SCSI = CommandStatus{Sessions: stats.Sessions, Failures: stats.LoginFailures, Refused: stats.Refused, Commands: stats.Commands, BytesRead: stats.BytesRead, BytesWritten: stats.BytesWrite}
 	return s, nil
 }
 

@@ -102,6 +102,8 @@ func (c CacheStatus) Local() float64 {
 // CommandStatus is what the targets did since the node started.
 type CommandStatus struct {
 	Sessions     int    `json:"sessions"`
+	Failures     uint64 `json:"login_failures"` // connections that ended without a session
+	Refused      uint64 `json:"refused"`        // connections closed because there were too many
 	Commands     uint64 `json:"commands"`
 	BytesRead    uint64 `json:"bytes_read"`
 	BytesWritten uint64 `json:"bytes_written"`

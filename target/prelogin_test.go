@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,8 +10,10 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"skylun/target/pdu"
@@ -41,6 +44,56 @@ func TestTooManyLoginsOfSource(t *testing.T) {
 	if n := s.Stats().Refused; n != 2 {
 		t.Errorf("%d refused", n)
 	}
+}
+
+// The log says that connections are refused, but not about each.
+func TestRefusedInLog(t *testing.T) {
+	var log syncBuffer
+	s, err := New(Config{Portals: At("127.0.0.1:0"), MaxLogins: 1}, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{group: defaultGroup}
+		dial := func() net.Conn {
+			here, there := net.Pipe()
+			s.admit(context.Background(), there, p)
+			return here
+		}
+		first := dial()
+		for range 100 {
+			dial()
+		}
+		if n := strings.Count(log.String(), "as many as are configured"); n != 1 {
+			t.Errorf("said %d times: %s", n, log.String())
+		}
+		time.Sleep(tellInterval) // ends the first one, too
+		first.Close()
+		synctest.Wait()
+		defer dial().Close()
+		dial()
+		if n := strings.Count(log.String(), "as many as are configured"); n != 2 {
+			t.Errorf("said %d times, want once more: %s", n, log.String())
+		}
+	})
+}
+
+// syncBuffer is a buffer for several writers.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 // Nor can it take all sessions. Those that are there live on, and can be taken

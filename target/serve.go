@@ -15,8 +15,10 @@ import (
 func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 	s.accepted.Add(1)
 	from := sourceOf(addrPort(nc.RemoteAddr()).Addr())
-	if !s.beginLogin(from) {
-		s.refused.Add(1)
+	if why := s.beginLogin(from); why != "" {
+		if s.refused.Add(1); s.mayTell() {
+			s.log.Warn("connection refused; more of them may follow unsaid", "remote", nc.RemoteAddr().String(), "why", why)
+		}
 		nc.Close()
 		return
 	}
@@ -41,16 +43,38 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 	}()
 }
 
-// beginLogin counts a connection in login, if there may be one more.
-func (s *Server) beginLogin(from netip.Prefix) bool {
+// beginLogin counts a connection in login, or tells why there may not be one
+// more.
+func (s *Server) beginLogin(from netip.Prefix) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || s.inLogin >= s.cfg.MaxLogins || s.loginsFrom[from] >= s.cfg.MaxSourceLogins {
-		return false
+	switch {
+	case s.stopping:
+		return "the server stops"
+	case s.inLogin >= s.cfg.MaxLogins:
+		return fmt.Sprintf("%d connections have not logged in yet, as many as are configured", s.inLogin)
+	case s.loginsFrom[from] >= s.cfg.MaxSourceLogins:
+		return fmt.Sprintf("%d connections from %v have not logged in yet, as many as one source may have", s.loginsFrom[from], from)
 	}
 	s.inLogin++
 	s.loginsFrom[from]++
 	s.wg.Add(1)
+	return ""
+}
+
+// tellInterval is how often the log says that connections are refused: whoever
+// makes them could fill it.
+const tellInterval = time.Minute
+
+// mayTell tells whether it is time to say so again.
+func (s *Server) mayTell() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !s.told.IsZero() && now.Sub(s.told) < tellInterval {
+		return false
+	}
+	s.told = now
 	return true
 }
 

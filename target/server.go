@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"skylun/lun"
 )
@@ -36,6 +37,7 @@ type Server struct {
 	loginsFrom map[netip.Prefix]int // of these, by source
 	sessions   map[uint16]*session  // by TSIH
 	ports      map[sessionKey]*session
+	told       time.Time // when the log last said that connections are refused
 	lastTSIH   uint16
 	past       Counters // of sessions that have ended
 }
