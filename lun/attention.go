@@ -207,5 +207,8 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	if cond := s.blocking(op); cond != nil {
 		return cond
 	}
+	if flags&writes != 0 && s.notice != nil {
+		s.notice(c, op)
+	}
 	return nil
 }

@@ -20,6 +20,7 @@ func (d *Disk) copyFrom(ctx context.Context, off int64, src *Disk, from, n int64
 		moved(n)
 		return nil
 	}
+	d.changing(block.Range{Off: off, End: off + n})
 	overlap := d.dev == src.dev && off < from+n && from < off+n
 	if c, ok := d.dev.(block.Copier); ok && !overlap {
 		done, err := c.CopyFrom(ctx, off, src.dev, from, n)

@@ -33,8 +33,9 @@ type copies struct {
 // copyRecord is one copy. Its list identifier tells it from the others of its
 // nexus that are of the same kind.
 type copyRecord struct {
-	id   uint32
-	wide bool // the list identifier has four bytes
+	id     uint32
+	wide   bool // the list identifier has four bytes
+	action byte // service action, when it has
 
 	moved    atomic.Int64 // bytes
 	segments atomic.Int32
@@ -135,15 +136,16 @@ func (t *copies) get(c *Command, at int, id uint32, wide bool) (r *copyRecord, e
 
 // receiveCopyOps returns the rows of RECEIVE COPY RESULTS.
 func (d *Disk) receiveCopyOps() []operation {
-	row := func(name string, action api.SCSICommandType, mask string, do func(context.Context, *Command) error) operation {
-		return operation{name: name, usage: serviceAction(receiveCopyCode, action, mask), action: true, flags: inline | accessWrite, do: do}
+	row := func(name string, action api.SCSICommandType, mask string, class opFlags, do func(context.Context, *Command) error) operation {
+		return operation{name: name, usage: serviceAction(receiveCopyCode, action, mask), action: true, flags: inline | class, do: do}
 	}
-	const short = "ff 00000000000000 ffffffff 00 04"
+	const short, long = "ff 00000000000000 ffffffff 00 04", "ffffffff 00000000 ffffffff 00 04"
 	return []operation{
-		row("RECEIVE COPY STATUS(LID1)", 0x00, short, d.copyStatus),
-		row("RECEIVE COPY DATA(LID1)", 0x01, short, d.copyHeldData),
-		row("RECEIVE COPY OPERATING PARAMETERS", 0x03, "0000000000000000 ffffffff 00 04", d.copyParameters),
-		row("RECEIVE COPY FAILURE DETAILS(LID1)", 0x04, short, d.copyFailure),
+		row("RECEIVE COPY STATUS(LID1)", 0x00, short, accessWrite, d.copyStatus),
+		row("RECEIVE COPY DATA(LID1)", 0x01, short, accessWrite, d.copyHeldData),
+		row("RECEIVE COPY OPERATING PARAMETERS", 0x03, "0000000000000000 ffffffff 00 04", accessWrite, d.copyParameters),
+		row("RECEIVE COPY FAILURE DETAILS(LID1)", 0x04, short, accessWrite, d.copyFailure),
+		row("RECEIVE ROD TOKEN INFORMATION", 0x07, long, accessRead, d.rodInformation),
 	}
 }
 

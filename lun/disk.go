@@ -31,6 +31,7 @@ type Disk struct {
 	updater block.Updater   // dev, when it is one
 
 	copies    copies      // it was the copy manager of
+	tokens    tokens      // that stand for some of its data
 	mayExit   atomic.Bool // SANITIZE EXIT FAILURE MODE ends the state after a failed sanitize
 	started   time.Time
 	selfTests selfTests
@@ -56,6 +57,7 @@ const (
 func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d := &Disk{dev: dev}
 	d.readOnly = cfg.ReadOnly
+	d.notice = d.noticeChange
 	d.reader, _ = dev.(block.TryReader)
 	d.writer, _ = dev.(block.TryWriter)
 	d.updater, _ = dev.(block.Updater)
@@ -128,7 +130,7 @@ func (d *Disk) operations() []operation {
 	}
 	for _, more := range [][]operation{
 		d.modeOps(d.selectModes), d.diagnosticOps(), {d.startStopOp(), d.logSenseOp()}, d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
-		d.copyOps(), d.receiveCopyOps(),
+		d.copyOps(), d.tokenOps(), d.receiveCopyOps(),
 	} {
 		ops = append(ops, more...)
 	}

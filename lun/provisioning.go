@@ -52,7 +52,9 @@ func (d *Disk) unmap(ctx context.Context, c *Command) error {
 			return err
 		}
 		if lba, blocks := unmapRange(ranges); blocks > 0 {
-			if err := d.discard(ctx, int64(lba)*logicalBlock, int64(blocks)*logicalBlock); err != nil {
+			off, n := int64(lba)*logicalBlock, int64(blocks)*logicalBlock
+			d.changing(block.Range{Off: off, End: off + n})
+			if err := d.discard(ctx, off, n); err != nil {
 				return err
 			}
 		}

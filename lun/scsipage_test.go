@@ -33,7 +33,9 @@ var partlyDisk = map[string]string{
 	"WRITE SAME(10)":                   "not to the end of the disk with a length of zero; no anchors",
 	"WRITE SAME(16)":                   "not to the end of the disk with a length of zero; no anchors",
 	"REPORT TARGET PORT GROUPS":        "access states change by the server alone",
-	"EXTENDED COPY(LID1)":              "block to block, between disks of this server",
+	"EXTENDED COPY(LID1)":              "block to block, between disks that the initiator could use itself",
+	"POPULATE TOKEN":                   "a token stands for the data of that moment, and is revoked by the first command that changes any of it",
+	"WRITE USING TOKEN":                "tokens of disks that the initiator could use itself; the zero token",
 	"REPORT SUPPORTED OPERATION CODES": "no timeouts are recommended",
 }
 

@@ -37,6 +37,10 @@ type server struct {
 	holder   *Nexus                 // guarded by mu, means something while reserved
 	blocked  *condition             // guarded by mu, what most commands end with; nil: none
 
+	// notice, if there is one, is called before a command that changes the
+	// medium runs, while there is a reason to look at the gate.
+	notice func(*Command, *operation)
+
 	protected       atomic.Bool // commands that change the medium are refused
 	descriptorSense atomic.Bool // D_SENSE in the control mode page
 	softProtected   atomic.Bool // SWP there

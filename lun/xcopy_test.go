@@ -405,7 +405,11 @@ func TestCopyParameters(t *testing.T) {
 		}
 		page = page[4+len(body):]
 	}
-	if !slices.IsSorted(kinds) || len(kinds) < 5 {
-		t.Errorf("descriptors %04x", kinds)
+	if want := []uint16{0, 1, 4, 8, 0x0c, 0x106, 0x108, 0x8001}; !slices.Equal(kinds, want) {
+		t.Errorf("descriptors %04x, want %04x", kinds, want)
+	}
+	want := unhex(t, "0000 0020 000000000000 0040 0000012c 0000003c 0000000000080000 0000000000020000")
+	if page := vpd(t, d, nil, 0x8f); !bytes.Equal(page[:36], want) {
+		t.Errorf("token limits % x, want % x", page[:36], want)
 	}
 }
