@@ -92,6 +92,16 @@ func TestVolumes(t *testing.T) {
 	if all, err := db.Volumes(); err != nil || len(all) != 2 {
 		t.Errorf("Volumes: %v %v", all, err)
 	}
+	if err := db.ResizeVolume("a", 8192); err != nil {
+		t.Fatal(err)
+	}
+	if small, err := db.Volume("a"); err != nil || small.Size != 8192 || small.ID != v.ID {
+		t.Errorf("resized: %+v %v", small, err)
+	}
+	wantClean(t, db)
+	if err := db.ResizeVolume("none", 8192); !errors.Is(err, ErrNotFound) {
+		t.Errorf("resize of no volume: %v, want ErrNotFound", err)
+	}
 	if err := db.DeleteVolume("a"); err != nil {
 		t.Fatal(err)
 	}

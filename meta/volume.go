@@ -79,6 +79,32 @@ func (d *DB) Volumes() (all []Volume, err error) {
 	return all, err
 }
 
+// ResizeVolume stores another size of a volume. When it becomes smaller, its map
+// must not have anything beyond any more.
+func (d *DB) ResizeVolume(name string, size int64) error {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketVolumes)
+		value := b.Get([]byte(name))
+		if value == nil {
+			return ErrNotFound
+		}
+		var v Volume
+		if err := json.Unmarshal(value, &v); err != nil {
+			return err
+		}
+		v.Size = size
+		value, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(name), value)
+	})
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	return nil
+}
+
 // DeleteVolume removes a volume, its map and what its unit keeps in one
 // transaction. The local file of the layer is the caller's to remove,
 // afterwards.
