@@ -91,9 +91,7 @@ func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
 	d.pages = []vpdPage{d.supportedPages(), d.serialNumber(), d.deviceIdentification()}
 	d.speed.Store(fullSpeed)
 	d.modes = modes{pages: driveModePages(), store: cfg.Store, specific: func() byte { return 0 }, obey: func([]byte) {}, live: d.liveModes}
-	if err := d.modes.load(); err != nil {
-		d.log.Error("defaults hold", slog.Any("err", err))
-	}
+	d.loadModes()
 	if cfg.Medium != nil {
 		d.disc = newDisc(cfg.Medium)
 		if !d.open {

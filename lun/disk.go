@@ -70,9 +70,7 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 		d.modePagePolicy(), d.scsiPorts(), d.thirdPartyCopy(), d.blockLimits(), blockCharacteristics, d.logicalBlockProvisioning(),
 	}
 	d.modes = modes{pages: diskModePages(), store: cfg.Store, specific: d.modeSpecific, descriptor: d.blockDescriptor, obey: d.obey}
-	if err := d.modes.load(); err != nil {
-		d.log.Error("defaults hold", slog.Any("err", err))
-	}
+	d.loadModes()
 	d.logs = d.logPages()
 	d.started = time.Now()
 	d.serve(d.operations(), errInvalidOpcode)

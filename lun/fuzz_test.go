@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/gostor/gotgt/pkg/api"
+	"github.com/gostor/gotgt/pkg/scsi"
+
 	"skylun/block"
 )
 
@@ -38,7 +41,7 @@ const hostileSize = 16 << 10
 
 func newHostile(t testing.TB, readOnly bool) *hostile {
 	h := &hostile{m: newMemory(hostileSize), units: NewMap()}
-	h.d = NewDisk(able{quick{h.m}}, DiskConfig{ReadOnly: readOnly}, discardLog)
+	h.d = NewDisk(able{quick{h.m}}, DiskConfig{ReadOnly: readOnly, Store: &shelf{}}, discardLog)
 	if err := h.units.Add(1, h.d); err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +64,9 @@ func (h *hostile) check(t testing.TB, lun [8]byte, nexus int, cdb, out []byte, i
 		if n := len(c.Sense); n < 8 || n > MaxSense || c.Sense[7] != byte(n-8) {
 			t.Fatalf("% x: sense % x", cdb, c.Sense)
 		}
+		if !legalSense(c.Sense) {
+			t.Fatalf("% x: no sense data the standards know: % x", cdb, c.Sense)
+		}
 		if ending(c) == "02 4/44/00" {
 			t.Fatalf("% x with %d bytes: internal failure", cdb, len(out))
 		}
@@ -80,6 +86,44 @@ func (h *hostile) check(t testing.TB, lun [8]byte, nexus int, cdb, out []byte, i
 	h.m.calls = h.m.calls[:0]
 }
 
+// legalSense tells whether sense data are current ones, with a key that goes with
+// CHECK CONDITION and an additional sense code, SPC-4 4.5.
+func legalSense(sense []byte) bool {
+	key, asc := sense[1], sense[2]
+	switch sense[0] {
+	case 0x72:
+	case 0x70, 0xf0:
+		if len(sense) < 18 {
+			return false
+		}
+		key, asc = sense[2], sense[12]
+	default:
+		return false
+	}
+	switch key {
+	case scsi.NOT_READY, scsi.MEDIUM_ERROR, scsi.HARDWARE_ERROR, scsi.ILLEGAL_REQUEST, scsi.UNIT_ATTENTION, scsi.DATA_PROTECT,
+		scsi.COPY_ABORTED, scsi.ABORTED_COMMAND, scsi.MISCOMPARE:
+		return asc != 0
+	}
+	return false
+}
+
+// States that a hostile disk can be in before a command comes.
+var (
+	hostileAccess     = []AccessState{ActiveOptimized, ActiveNonOptimized, Standby, Unavailable, Offline, Transitioning}
+	hostileAttentions = []scsi.SCSISubError{ascBusDeviceReset, ascNexusLoss, ascCapacityChanged, ascSoftThreshold, scsi.ASC_RESERVATIONS_PREEMPTED}
+)
+
+// disturb puts the disk into one of its states.
+func (h *hostile) disturb(t testing.TB, access, attention int) {
+	if err := h.units.SetPortGroups(PortGroup{Tag: 1, State: hostileAccess[access%len(hostileAccess)]}); err != nil {
+		t.Fatal(err)
+	}
+	if attention < len(hostileAttentions) {
+		h.d.raiseAll(hostileAttentions[attention])
+	}
+}
+
 // FuzzCommand runs arbitrary commands: none panics, touches anything beyond
 // the end, or ends in another way than SAM-5 5.3.1 knows.
 func FuzzCommand(f *testing.F) {
@@ -87,15 +131,19 @@ func FuzzCommand(f *testing.F) {
 	for i := range h.d.ops.rows {
 		op := &h.d.ops.rows[i]
 		cdb := bytes.Clone(op.usage)
-		f.Add(uint16(1), byte(0), cdb, make([]byte, 512), 512)
-		f.Add(uint16(0), byte(1), cdb[:len(cdb)-1], []byte{}, 0)
+		f.Add(uint16(1), byte(0), []byte(nil), cdb, make([]byte, 512), 512)
+		f.Add(uint16(0), byte(1), cdb, cdb[:len(cdb)-1], []byte{}, 0)
 		for j := range cdb[1:] {
 			cdb[1+j] &= 0x12
 		}
-		f.Add(uint16(1), byte(1), cdb, filled(1024, 0x18), 7)
+		f.Add(uint16(1), byte(1), []byte{byte(api.RESERVE), 0, 0, 0, 0, 0}, cdb, filled(1024, 0x18), 7)
 	}
-	f.Fuzz(func(t *testing.T, lun uint16, nexus byte, cdb, out []byte, inLimit int) {
+	f.Fuzz(func(t *testing.T, lun uint16, nexus byte, before, cdb, out []byte, inLimit int) {
 		h := newHostile(t, nexus&2 != 0)
+		for range 2 { // the other nexus is first: to reserve, to stop, to protect
+			h.check(t, encodeLUN(1), 1, before, out, len(out))
+		}
+		h.disturb(t, int(nexus>>2&7), int(nexus>>5))
 		h.check(t, [8]byte{byte(lun >> 8), byte(lun)}, int(nexus&1), cdb, out, max(0, inLimit)%(1<<24))
 		h.check(t, encodeLUN(1), 0, cdb, out, len(out)) // and without an attention in the way
 		h.check(t, encodeLUN(1), 0, cdb, out, len(out))
@@ -144,6 +192,12 @@ func TestRandomCommands(t *testing.T) {
 			limit := []int{0, 1, 7, 18, 512, 4096, 1 << 20}[rnd.IntN(7)]
 			h.m.reluct = rnd.IntN(4) == 0
 			h.check(t, encodeLUN(uint16(rnd.IntN(2))), rnd.IntN(2), cdb, out, limit)
+			if rnd.IntN(100) == 0 {
+				h.disturb(t, max(rnd.IntN(12)-6, 0), rnd.IntN(8))
+			}
+			if rnd.IntN(500) == 0 {
+				h.units.Reset(1)
+			}
 			if rnd.IntN(500) == 0 {
 				i := rnd.IntN(2)
 				h.units.DetachNexus(h.nexus[i])

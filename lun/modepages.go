@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"sync"
 )
 
@@ -116,6 +117,16 @@ func (m *modes) load() error {
 		m.obey(page)
 	}
 	return err
+}
+
+// loadModes fills in the mode parameters before the unit's first command. When
+// what was saved cannot be read, the unit refuses its commands: a disk that is to
+// be protected, or to write through, must not come back without.
+func (s *server) loadModes() {
+	if err := s.modes.load(); err != nil {
+		s.log.Error("commands are refused until a start of the server can read what the unit has to remember", slog.Any("err", err))
+		s.leave(errStateLost)
+	}
 }
 
 // merge makes the changeable bits in kept, as they were saved, saved values.

@@ -218,6 +218,13 @@ func TestSavedModes(t *testing.T) {
 	holds(d, true, true, false)
 	store.fault = nil
 
+	store.fault = errors.New("unreadable")
+	d = open()
+	wantEnding(t, send(t, d, nil, testUnitReady, nil), "02 2/04/03")
+	wantEnding(t, send(t, d, nil, "2a 00 00000000 00 0001 00", make([]byte, 512)), "02 2/04/03")
+	wantEnding(t, send(t, d, nil, "12 00 00 00ff 00", nil), "00")
+	store.fault = nil
+
 	// Pages of another version: those that fit hold, with what may change.
 	store.value[savedModes] = unhex(t, "3e 02 ffff 08 01 00 7f ff 0001 00 0a 0a ff ff f7 ff ffffffffffff 88 12 fb ffffffffffffffffffffffffffffffff ff 0a")
 	d = open()

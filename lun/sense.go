@@ -49,6 +49,7 @@ var (
 	errCannotReadMedium  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascCannotReadMedium}
 	errIllegalTrackMode  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascIllegalTrackMode}
 	errRemovalPrevented  = &condition{key: scsi.ILLEGAL_REQUEST, code: ascRemovalPrevented}
+	errStateLost         = &condition{key: scsi.NOT_READY, code: 0x0403} // MANUAL INTERVENTION REQUIRED
 	errInternalFailure   = &condition{key: scsi.HARDWARE_ERROR, code: scsi.ASC_INTERNAL_TGT_FAILURE}
 )
 
