@@ -207,24 +207,34 @@ func TestRandomCommands(t *testing.T) {
 	}
 }
 
-// TestShortDataOut cuts the Data-Out of well-formed commands everywhere.
-func TestShortDataOut(t *testing.T) {
-	h := newHostile(t, false)
+// parameterList is a command with Data-Out that has a form.
+type parameterList struct{ cdb, out []byte }
+
+func parameterLists(t *testing.T) []parameterList {
 	list := unmapList([2]uint64{0, 8}, [2]uint64{8, 8})
-	modes := unhex(t, "00000008 00000080 00000200 08 12 04 00000000000000000000000000000000 00 0a 0a 02 10 0000000000000000")
-	for _, c := range []struct {
-		cdb []byte
-		out []byte
-	}{
+	modes := unhex(t, "00000008 00000020 00000200 08 12 04 00000000000000000000000000000000 00 0a 0a 02 10 0000000000000000")
+	return []parameterList{
 		{unmapCDB(len(list)), list},
-		{unhex(t, "15 10 0000 2c 00"), modes},
+		{unhex(t, "15 11 0000 2c 00"), modes},
+		{unhex(t, "55 10 0000000000 0028 00"), append(unhex(t, "0000000000000000"), modes[12:]...)},
+		{unhex(t, "1d 10 00 0004 00"), unhex(t, "00000000")},
+		{unhex(t, "04 10 00 0000 00"), unhex(t, "00000000")},
 		{extentCDB(0x2a, 0, 0, 2), make([]byte, 1024)},
 		{extentCDB(0x2e, 2, 0, 2), make([]byte, 1024)},
 		{extentCDB(0x2f, 2, 0, 2), make([]byte, 1024)},
 		{extentCDB(0x41, 0, 0, 2), make([]byte, 512)},
-	} {
+	}
+}
+
+// TestShortDataOut cuts the Data-Out of well-formed commands everywhere.
+func TestShortDataOut(t *testing.T) {
+	for _, c := range parameterLists(t) {
+		h := newHostile(t, false)
+		h.d.take(h.nexus[0])
 		for n := range len(c.out) + 1 {
 			h.check(t, encodeLUN(1), 0, c.cdb, c.out[:n], 0)
 		}
+		whole := exec(t, h.d, &Command{CDB: c.cdb, Nexus: h.nexus[0], Out: c.out})
+		wantEnding(t, whole, "00") // what was cut is well-formed
 	}
 }

@@ -32,27 +32,30 @@ func TestStandardInquiry(t *testing.T) {
 	wantEnding(t, send(t, d, nil, "12 01 99 00ff 00", nil), "02 5/24/00")
 }
 
+// allocationFormats are CDBs with an ALLOCATION LENGTH field to fill in.
+var allocationFormats = []string{
+	"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00", "12 01 87 %04x 00", "12 01 88 %04x 00",
+	"84 03 0000000000000000 %08x 00 00",
+	"12 01 b0 %04x 00", "12 01 b1 %04x 00", "12 01 b2 %04x 00",
+	"03 00 0000 %02x 00", "03 01 0000 %02x 00",
+	"1a 00 3f ff %02x 00", "5a 10 3f 00 000000 %04x 00",
+	"9e 10 0000000000000000 %08x 00 00",
+	"9e 12 0000000000000000 %08x 00 00",
+	"4d 00 40 00 00 0000 %04x 00", "4d 00 40 ff 00 0000 %04x 00", "4d 00 4c 00 00 0000 %04x 00", "4d 00 50 00 00 0014 %04x 00", "4d 00 6f 00 00 0000 %04x 00",
+	"1c 01 00 %04x 00", "37 00 18 00000000 %04x 00", "b7 18 00000000 %08x 00 00",
+	"a3 0a 00000000 %08x 00 00", "a3 2a 00000000 %08x 00 00",
+	"a3 0d 00 000000 %08x 00 00", "a3 0d 80 000000 %08x 00 00",
+	"a3 0c 80 00 0000 %08x 00 00",
+	"a3 0c 81 28 0000 %08x 00 00",
+	"a0 00 00 000000 %08x 00 00",
+}
+
 // TestAllocationLength checks for every command with an ALLOCATION LENGTH
 // field that what fits is a prefix of the whole, and that the lengths in it
 // are not adjusted, SPC-4 4.2.5.6.
 func TestAllocationLength(t *testing.T) {
 	d := newTestDisk(able{quick{newMemory(1 << 20)}})
-	for _, format := range []string{
-		"12 00 00 %04x 00", "12 01 00 %04x 00", "12 01 80 %04x 00", "12 01 83 %04x 00", "12 01 86 %04x 00", "12 01 87 %04x 00", "12 01 88 %04x 00",
-		"84 03 0000000000000000 %08x 00 00",
-		"12 01 b0 %04x 00", "12 01 b1 %04x 00", "12 01 b2 %04x 00",
-		"03 00 0000 %02x 00", "03 01 0000 %02x 00",
-		"1a 00 3f ff %02x 00", "5a 10 3f 00 000000 %04x 00",
-		"9e 10 0000000000000000 %08x 00 00",
-		"9e 12 0000000000000000 %08x 00 00",
-		"4d 00 40 00 00 0000 %04x 00", "4d 00 40 ff 00 0000 %04x 00", "4d 00 4c 00 00 0000 %04x 00", "4d 00 50 00 00 0014 %04x 00", "4d 00 6f 00 00 0000 %04x 00",
-		"1c 01 00 %04x 00",
-		"a3 0a 00000000 %08x 00 00", "a3 2a 00000000 %08x 00 00",
-		"a3 0d 00 000000 %08x 00 00", "a3 0d 80 000000 %08x 00 00",
-		"a3 0c 80 00 0000 %08x 00 00",
-		"a3 0c 81 28 0000 %08x 00 00",
-		"a0 00 00 000000 %08x 00 00",
-	} {
+	for _, format := range allocationFormats {
 		n := testNexus()
 		whole := send(t, d, n, fmt.Sprintf(format, 0xff), nil)
 		if whole.Status != StatusGood || len(whole.In) == 0 || len(whole.In) == 0xff && format[:2] != "a3" {
