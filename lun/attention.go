@@ -15,6 +15,7 @@ const (
 	ascAccessStateChanged     scsi.SCSISubError = 0x2a06 // ASYMMETRIC ACCESS STATE CHANGED
 	ascCapacityChanged        scsi.SCSISubError = 0x2a09 // CAPACITY DATA HAS CHANGED
 	ascSoftThreshold          scsi.SCSISubError = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
+	ascCommandsCleared        scsi.SCSISubError = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
 )
 
 // nexusState is what a unit keeps for one nexus.
@@ -211,4 +212,13 @@ func (s *server) checkGate(c *Command, op *operation) error {
 		s.notice(c, op)
 	}
 	return nil
+}
+
+// CommandsCleared tells u that commands of n have ended without an answer
+// because another nexus has cleared them: n is told so by its next command,
+// SAM-5 5.14.
+func CommandsCleared(u Unit, n *Nexus) {
+	if a, ok := u.(attentive); ok {
+		a.raise(n, ascCommandsCleared)
+	}
 }

@@ -87,7 +87,7 @@ func (m *Map) Remove(lun uint16) {
 // replace makes units current, and then raises REPORTED LUNS DATA HAS CHANGED
 // (SAM-5 5.14) for all nexuses in the units to tell. The other way round, a
 // REPORT LUNS in between would take back the attention and list the old state.
-// m.mu is held.
+// Transports that can tell it at once are asked to. m.mu is held.
 func (m *Map) replace(units, tell map[uint16]Unit) {
 	m.current.Store(&inventory{units: units, luns: slices.Sorted(maps.Keys(units))})
 	for _, u := range tell {
@@ -95,6 +95,11 @@ func (m *Map) replace(units, tell map[uint16]Unit) {
 			for n := range m.nexuses {
 				a.raise(n, scsi.ASC_REPORTED_LUNS_DATA_HAS_CHANGED)
 			}
+		}
+	}
+	for n := range m.nexuses {
+		if n.Transport != nil {
+			n.Transport.InventoryChanged()
 		}
 	}
 }
