@@ -189,6 +189,11 @@ func TestTaskManagementScope(t *testing.T) {
 			}
 			receive(t, conn, pdu.SCSIResponse)
 		}
+		if c.f == pdu.TargetColdReset {
+			dismissed(t, mine)
+			dismissed(t, theirs)
+			mine, theirs = other, other
+		}
 		for _, conn := range []*initiator.Conn{mine, theirs, other} {
 			alive(t, conn)
 		}

@@ -12,6 +12,7 @@ var (
 	errProtocol   = errors.New("peer does not keep to the protocol")
 	errLoggedOut  = errors.New("logged out")
 	errReinstated = errors.New("replaced by a new login of the same initiator port")
+	errReset      = errors.New("target was reset")
 	errRemoved    = errors.New("target was removed")
 	errShutdown   = errors.New("server shuts down")
 	errDead       = errors.New("peer does not answer")
@@ -53,6 +54,7 @@ func (c *conn) end(err error) {
 	c.mu.Lock()
 	if c.draining && c.err == nil {
 		c.finishCommands()
+		c.sayGoodbye()
 	}
 	if c.draining {
 		err = errShutdown
@@ -72,7 +74,7 @@ func (c *conn) end(err error) {
 	c.acct.add(-c.acct.held)
 	c.mu.Unlock()
 	if c.sess != nil {
-		c.srv.endSession(c.sess)
+		c.srv.leave(c)
 		c.logEnd(err)
 	}
 }
@@ -83,6 +85,11 @@ func (c *conn) finishCommands() {
 	for c.busy > 0 && c.err == nil {
 		c.wait()
 	}
+	c.flushAll()
+}
+
+// flushAll returns when nothing is left to be sent. c.mu is held.
+func (c *conn) flushAll() {
 	for (c.next.bytes > 0 || c.writing) && c.err == nil {
 		if c.flush(); c.writing {
 			c.wait()
@@ -101,5 +108,9 @@ func (c *conn) logEnd(err error) {
 	if c.sess.discovery {
 		level = min(level, slog.LevelDebug)
 	}
-	c.log.Log(context.Background(), level, "session ended", "reason", err)
+	what := "session ended"
+	if c.sess.params.maxConns > 1 {
+		what = "connection of session ended"
+	}
+	c.log.Log(context.Background(), level, what, "reason", err)
 }

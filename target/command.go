@@ -18,34 +18,38 @@ func (c *conn) command(h *pdu.Header) error {
 	more, ok := pdu.ExtendedCDB(c.in.ahs)
 	ok = ok && !(t.read && t.write)
 
+	t.unit = c.sess.target.Units.Unit(t.lun)
+
 	c.mu.Lock()
-	switch c.win.take(h) {
-	case ignored:
+	verdict := c.win.take(h)
+	if verdict == ignored {
 		c.mu.Unlock()
 		return nil
-	case gap:
-		defer c.mu.Unlock()
-		return c.gapError(h)
 	}
 	if reason := c.refusal(t); reason != 0 {
-		if !t.immediate {
-			c.win.max++
+		first := verdict != early || c.win.keep(c.sess, t.cmdSN, earlyEntry{})
+		if verdict != early && !t.immediate {
+			c.win.credit()
 		}
 		c.mu.Unlock()
+		if !first {
+			return nil
+		}
 		return c.reject(h, reason)
 	}
+	if verdict == early && !c.keepEarly(t) {
+		c.mu.Unlock()
+		return nil
+	}
+	c.hand, t.used = t, true
 	if t.immediate {
 		c.immediates++
 	}
 	c.count.Commands++
-	need := int64(0)
-	if t.read && t.edtl > 0 {
-		need = bufferSize(int(min(t.edtl, uint32(c.srv.cfg.MaxTransfer))))
-	}
+	need := t.need()
 	wait := need > 0 && ok && (len(c.parked) > 0 || !c.acct.admits(need))
 	c.mu.Unlock()
 
-	t.unit = c.sess.target.Units.Unit(t.lun)
 	cdb := t.cdb[:copy(t.cdb[:], h.CDB())]
 	if len(more) > 0 {
 		cdb = t.cdb[:16+copy(t.cdb[16:], more)]
@@ -60,13 +64,17 @@ func (c *conn) command(h *pdu.Header) error {
 		return c.finishInline(t)
 	case t.write && t.edtl > 0 || c.in.data > 0:
 		return c.writeCommand(h, t)
-	case wait:
+	case wait, t.cameEarly:
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.list(t)
-		c.park(t)
 		c.spare = c.newTask()
-		c.mu.Unlock()
-		return nil
+		if t.used = false; t.stopped {
+			c.finishStopped(t)
+		} else {
+			c.proceed(t)
+		}
+		return c.err
 	}
 	return c.execute(t, need)
 }
@@ -90,7 +98,7 @@ func (c *conn) refusal(t *task) pdu.RejectReason {
 // worker. Its data has arrived; need is the memory it is going to take. The
 // reader calls it for tasks that nobody else uses.
 func (c *conn) execute(t *task, need int64) error {
-	if c.try(t) {
+	if !t.cameEarly && c.try(t) {
 		return c.finishInline(t)
 	}
 	c.mu.Lock()
@@ -98,6 +106,12 @@ func (c *conn) execute(t *task, need int64) error {
 	if !t.listed {
 		c.list(t)
 		c.spare = c.newTask()
+	}
+	if t.early { // it has to wait, and is gone if it was aborted
+		if t.used = false; t.stopped {
+			c.finishStopped(t)
+		}
+		return c.err
 	}
 	if !t.admitted {
 		t.admitted = true
@@ -143,7 +157,7 @@ func (c *conn) park(t *task) {
 func (c *conn) admitParked() {
 	for len(c.parked) > 0 && c.err == nil && !c.draining {
 		t := c.parked[0]
-		need := bufferSize(int(min(t.edtl, uint32(c.srv.cfg.MaxTransfer))))
+		need := bufferSize(int(min(t.edtl, uint32(c.srv.cfg.MaxTransfer)))) // of Data-In or Data-Out
 		if !c.acct.admits(need - t.charge) {
 			return
 		}

@@ -191,14 +191,6 @@ func TestCommandSerialWrap(t *testing.T) {
 	}
 }
 
-// A request is missing, and on one connection without recovery it stays so.
-func TestCommandGap(t *testing.T) {
-	conn := start(t, Config{}, giver(nil, 0, 0)).login(t)
-	conn.CmdSN += 3
-	send(t, conn, conn.NewCommand(0, make([]byte, 6)))
-	closed(t, conn)
-}
-
 // RFC 7143 4.2.2.1: immediate commands pass the window; there is a limit.
 func TestImmediateCommands(t *testing.T) {
 	h := newHanging()

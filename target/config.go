@@ -32,8 +32,13 @@ type Config struct {
 	PingInterval time.Duration `yaml:"ping_interval"` // a peer silent for so long is pinged; default 15s, negative: never
 	PingTimeout  time.Duration `yaml:"ping_timeout"`  // and dropped after so long without an answer; default 15s
 
+	// LogoutTimeout is how long initiators are given to log out when the
+	// server stops or a target is removed; default 1s, negative: they are not
+	// asked.
+	LogoutTimeout time.Duration `yaml:"logout_timeout"`
+
 	QueueDepth int `yaml:"queue_depth"` // commands a session may have in flight; default 128
-	Workers    int `yaml:"workers"`     // commands a session executes at once that have to wait; default 64
+	Workers    int `yaml:"workers"`     // commands a connection executes at once that have to wait; default 64
 
 	// MaxTransfer is the most Data-Out or Data-In of one command, in bytes;
 	// default 8 MiB, which is what the units take.
@@ -57,6 +62,7 @@ func (c *Config) setDefaults() {
 	set(&c.LoginTimeout, 15*time.Second)
 	set(&c.PingInterval, 15*time.Second)
 	set(&c.PingTimeout, 15*time.Second)
+	set(&c.LogoutTimeout, time.Second)
 	set(&c.QueueDepth, 128)
 	set(&c.Workers, 64)
 	set(&c.MaxTransfer, 8<<20)
@@ -90,6 +96,7 @@ func (c Config) Validate() error {
 		{"max_source_logins", int64(c.MaxSourceLogins), 1 << 20},
 		{"login_timeout", int64(c.LoginTimeout), int64(time.Hour)},
 		{"ping_timeout", int64(c.PingTimeout), int64(24 * time.Hour)},
+		{"logout_timeout", max(0, int64(c.LogoutTimeout)), int64(time.Hour)},
 		{"queue_depth", int64(c.QueueDepth), 1 << 16},
 		{"workers", int64(c.Workers), 1 << 16},
 		{"max_transfer", int64(c.MaxTransfer), 1 << 30},

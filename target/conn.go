@@ -27,7 +27,9 @@ type conn struct {
 
 	in    input
 	sess  *session // set at the end of the login
-	spare *task    // for the next command
+	cid   uint16
+	win   *window // of the session, or of a login that has none yet
+	spare *task   // for the next command
 	text  textExchange
 
 	reads, writes atomic.Uint64 // system calls on the socket
@@ -37,15 +39,16 @@ type conn struct {
 	waiters    int       // who wait on cond
 	err        error     // why the connection ended; nothing is sent after it is set
 	draining   bool      // no new commands, the old ones may end
+	ready      bool      // in full feature phase
 	cancel     func()    // ends the contexts of all commands
 	params     params
-	win        window
 	statSN     uint32
 	ttt        uint32 // target transfer tag given last
 	immediates int    // immediate commands in flight
 	r2ts       int    // R2Ts that have not been answered completely
 	aborts     int    // task management requests that have not been answered
 	tasks      map[uint32]*task
+	hand       *task   // that the reader has, if it is not in the table
 	busy       int     // tasks that a worker has or is going to have
 	parked     []*task // wait for memory, in order
 	free       []*task
@@ -58,6 +61,7 @@ type conn struct {
 	writing    bool
 
 	ping pinger
+	done chan struct{} // closed when it has left its session
 }
 
 // newConn returns a connection that came by p; cancel ends the context of its run.
@@ -65,6 +69,7 @@ func newConn(s *Server, nc net.Conn, p *portal, cancel func()) *conn {
 	c := &conn{
 		srv: s, sock: &netSocket{Conn: nc}, cancel: cancel, group: p.group, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
 		params: defaultParams, next: new(batch), spareBatch: new(batch),
+		win: new(window), done: make(chan struct{}),
 		acct: account{limit: s.cfg.ConnectionBuffers, share: int64(s.cfg.MaxTransfer), server: &s.budget},
 	}
 	c.cond.L = &c.mu
@@ -121,6 +126,9 @@ func (c *conn) serve() error {
 		if err == errDataDigest {
 			err = c.reject(h, pdu.RejectDataDigest)
 		}
+		if c.win.kept.Load() != 0 {
+			c.sess.advance()
+		}
 		if err != nil {
 			return err
 		}
@@ -143,7 +151,7 @@ func (c *conn) request(h *pdu.Header) error {
 	case pdu.TextReq:
 		return c.textRequest(h)
 	case pdu.TaskRequest:
-		return c.taskRequest(h)
+		return c.inOrder(h, c.taskRequest)
 	case pdu.LogoutReq:
 		return c.logout(h)
 	case pdu.SNACK: // error recovery level 0 has none, 11.16
@@ -152,29 +160,6 @@ func (c *conn) request(h *pdu.Header) error {
 		return fmt.Errorf("%w: login request in full feature phase", errProtocol)
 	}
 	return c.reject(h, pdu.RejectNotSupported)
-}
-
-// take judges a request that is not a SCSI command by its CmdSN, and credits
-// the window at once: such requests do not stay. It tells whether to go on.
-func (c *conn) take(h *pdu.Header) (bool, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch c.win.take(h) {
-	case ignored:
-		return false, nil
-	case gap:
-		return false, c.gapError(h)
-	}
-	if !h.Immediate() {
-		c.win.max++
-	}
-	return true, nil
-}
-
-// gapError says that a request is missing. With one connection at error
-// recovery level 0 nothing can fill the gap.
-func (c *conn) gapError(h *pdu.Header) error {
-	return fmt.Errorf("%w: CmdSN %d follows %d", errProtocol, h.CmdSN(), c.win.exp-1)
 }
 
 // respond appends a response header to the next batch: opcode, final bit, tag
@@ -186,8 +171,8 @@ func (c *conn) respond(op pdu.Opcode, itt uint32, status bool) *pdu.Header {
 	h.SetFlags(pdu.FlagFinal)
 	h.SetITT(itt)
 	h.SetStatSN(c.statSN)
-	h.SetExpCmdSN(c.win.exp)
-	h.SetMaxCmdSN(c.win.max)
+	h.SetExpCmdSN(c.win.exp.Load()) // before MaxCmdSN: both only grow
+	h.SetMaxCmdSN(c.win.max.Load())
 	if status {
 		c.statSN++
 	}

@@ -21,8 +21,8 @@ type textExchange struct {
 
 // textRequest takes a text request.
 func (c *conn) textRequest(h *pdu.Header) error {
-	if ok, err := c.take(h); !ok {
-		return err
+	if !c.receivedNow(h) {
+		return nil
 	}
 	data, err := c.payload()
 	if err != nil {

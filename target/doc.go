@@ -3,6 +3,7 @@
 // are those of the RFC.
 //
 //	Server      portals, targets, sessions: who may come in, who is there
+//	session     one I_T nexus: its connections and the order of their commands
 //	conn        one TCP connection: reader, workers, writer
 //	login       from the first PDU to the full feature phase, text keys
 //	task        one SCSI command from its PDU to its answer
@@ -31,8 +32,13 @@
 //
 // The reader owns the input. Everything else of a connection is guarded by
 // its mutex, which is never held while a unit works or a system call may block.
-// A sequence number is given out when a PDU is appended to the batch, so PDUs have them in the order in
-// which they leave. Server.mu is taken before a connection's mutex, never after.
+// A StatSN is given out when a PDU is appended to the batch, so PDUs have them in the order in
+// which they leave. Server.mu is taken before a connection's mutex, never after, and that of a window is taken last.
+//
+// What the connections of a session share is the command window, which does
+// without a lock as long as every command comes in its turn (window.go). A task
+// belongs to the connection it came through, which has its data, executes it and
+// sends its answer.
 //
 // # What a peer can use up
 //
@@ -40,13 +46,13 @@
 // header has announced them, and loginText and loginReply if it uses the C bit; that for
 // Config.LoginTimeout at most. There are no more than Config.MaxLogins of that kind, and
 // Config.MaxSourceLogins from one source. After login it holds an
-// input buffer (inputSize) and the headers of what is queued. Data buffers are
+// input buffer (inputSize) and the headers of what is queued; a session has up to ourMaxConns connections. Data buffers are
 // counted: a command begins when its data fits Config.ConnectionBuffers and,
 // beyond a share of Config.MaxTransfer that each connection has for itself,
 // Config.ServerBuffers; until then it waits in a queue, in which it holds nothing
 // but the unsolicited data that came with it. So all sessions together buffer at most
 //
-//	ServerBuffers + MaxSessions * (MaxTransfer + QueueDepth * FirstBurstLength)
+//	ServerBuffers + MaxSessions * MaxConnections * (MaxTransfer + QueueDepth * FirstBurstLength)
 //
 // A peer that does not read its answers stops being read from when queueSize
 // bytes wait for it, holds up nobody else, and is dropped after
@@ -54,6 +60,5 @@
 //
 // # What is not there yet
 //
-// Several connections in a session, and unit attentions for commands that another session has cleared. Error recovery is
-// level 0.
+// Error recovery levels 1 and 2.
 package target

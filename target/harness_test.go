@@ -63,6 +63,9 @@ func start(t testing.TB, cfg Config, units ...lun.Unit) *server {
 	if cfg.Portals == nil {
 		cfg.Portals = At("127.0.0.1:0")
 	}
+	if cfg.LogoutTimeout == 0 {
+		cfg.LogoutTimeout = 10 * time.Millisecond
+	}
 	s, err := New(cfg, testLog(t))
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,22 @@ type SessionInfo struct {
 	Alias     string         `json:"alias,omitempty"`  // what the initiator calls itself, not to be trusted
 	User      string         `json:"user,omitempty"`   // who has authenticated by CHAP; empty: nobody
 	Target    string         `json:"target,omitempty"` // empty: discovery
-	Remote    netip.AddrPort `json:"remote"`
-	Local     netip.AddrPort `json:"local"`
+	Remote    netip.AddrPort `json:"remote"`           // of the first connection
+	Local     netip.AddrPort `json:"local"`            // likewise
 	Since     time.Time      `json:"since"`
 	InFlight  int            `json:"in_flight"` // commands that have to wait, for data or for the unit
 	Counters
+
+	Connections []ConnectionInfo `json:"connections"` // that are open
+}
+
+// ConnectionInfo describes a connection of a session.
+type ConnectionInfo struct {
+	CID          uint16         `json:"cid"` // the initiator's number for it
+	Remote       netip.AddrPort `json:"remote"`
+	Local        netip.AddrPort `json:"local"`
+	HeaderDigest bool           `json:"header_digest"` // CRC32C
+	DataDigest   bool           `json:"data_digest"`   // CRC32C
 }
 
 // Counters count what passed through a session or through a server.

@@ -50,7 +50,7 @@ var keyRules = map[string]keyRule{
 		n.badType = !n.discovery && v != "Normal"
 		return ""
 	},
-	"MaxConnections": atMost(1, 65535, 1, nil),                                                          // 13.2
+	"MaxConnections": atMost(1, 65535, ourMaxConns, func(n *negotiation, v int) { n.maxConns = v }),     // 13.2
 	"InitialR2T":     either(false, func(n *negotiation, v bool) { n.initialR2T = v }),                  // 13.10
 	"ImmediateData":  both(true, func(n *negotiation, v bool) { n.immediateData = v }),                  // 13.11
 	"MaxBurstLength": atMost(512, 1<<24-1, ourMaxBurst, func(n *negotiation, v int) { n.maxBurst = v }), // 13.13

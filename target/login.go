@@ -108,12 +108,12 @@ func (c *conn) negotiate(ctx context.Context, l *login) error {
 		if !l.begun {
 			c.statSN = h.ExpStatSN()
 		}
-		c.win = window{exp: h.CmdSN(), max: h.CmdSN() + uint32(c.srv.cfg.QueueDepth) - 1}
 		var flags byte
 		err = c.guard(func() error { // so that a panic has an answer
 			flags, err = l.next(h, data)
 			return err
 		})
+		c.judge(l, h)
 		final := err == nil && flags&pdu.FlagFinal != 0 && h.NSG() == pdu.FullFeature
 		if final {
 			err = c.begin(ctx, l)
@@ -325,6 +325,7 @@ func (c *conn) endLogin(l *login) {
 	for _, b := range []*batch{c.next, c.spareBatch} {
 		b.headerDigest, b.dataDigest = c.params.headerDigest, c.params.dataDigest
 	}
+	c.ready = true
 	if nc := c.sock.(*netSocket); c.err == nil && !c.draining {
 		nc.SetDeadline(time.Time{})
 		c.sock = fastSocket(nc, &c.srv.polling)

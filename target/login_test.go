@@ -165,7 +165,7 @@ func TestLoginKeys(t *testing.T) {
 	for _, c := range []struct{ key, offer, answer string }{
 		{"HeaderDigest", "None", "None"}, {"HeaderDigest", "CRC32C,None", "CRC32C"}, {"HeaderDigest", "X-sha,CRC32C", "CRC32C"},
 		{"DataDigest", "None,CRC32C", "None"}, {"DataDigest", "CRC32C", "CRC32C"}, {"DataDigest", "", "Reject"}, {"DataDigest", "crc32c", "Reject"},
-		{"MaxConnections", "8", "1"}, {"MaxConnections", "1", "1"}, {"MaxConnections", "0", "Reject"}, {"MaxConnections", "65536", "Reject"},
+		{"MaxConnections", "4", "4"}, {"MaxConnections", "65535", "8"}, {"MaxConnections", "1", "1"}, {"MaxConnections", "0", "Reject"}, {"MaxConnections", "65536", "Reject"},
 		{"InitialR2T", "Yes", "Yes"}, {"InitialR2T", "No", "No"}, {"InitialR2T", "yes", "Reject"},
 		{"ImmediateData", "Yes", "Yes"}, {"ImmediateData", "No", "No"}, {"ImmediateData", "", "Reject"},
 		{"MaxRecvDataSegmentLength", "512", ""}, {"MaxRecvDataSegmentLength", "16777215", ""},

@@ -19,7 +19,11 @@ func onlyConn(t *testing.T, s *Server) *conn {
 	if len(list) != 1 {
 		t.Fatalf("%d sessions", len(list))
 	}
-	return list[0].conn
+	conns := list[0].connections()
+	if len(conns) != 1 {
+		t.Fatalf("%d connections", len(conns))
+	}
+	return conns[0]
 }
 
 // account returns what a connection has buffered.

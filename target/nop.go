@@ -10,8 +10,8 @@ import (
 // nopOut takes a NOP-Out, RFC 7143 11.18: a ping, which is answered with its
 // own data, or with the reserved tag the answer to one of ours.
 func (c *conn) nopOut(h *pdu.Header) error {
-	if ok, err := c.take(h); !ok || h.ITT() == pdu.NoTag {
-		return err
+	if !c.receivedNow(h) || h.ITT() == pdu.NoTag {
+		return nil
 	}
 	data, err := c.payload()
 	if err != nil {

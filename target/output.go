@@ -43,6 +43,8 @@ type batch struct {
 	bufs   []*buffer // to be given back when the batch has left
 	held   int64     // size of bufs
 
+	inventory bool // one of the PDUs tells that the inventory has changed
+
 	headerDigest, dataDigest bool // what PDUs have
 	headerSums               []headerSum
 	dataSums                 []dataSum

@@ -9,6 +9,7 @@ type params struct {
 	initialR2T    bool // InitialR2T
 	immediateData bool // ImmediateData
 	maxR2T        int  // MaxOutstandingR2T
+	maxConns      int  // MaxConnections
 	headerDigest  bool // HeaderDigest: CRC32C
 	dataDigest    bool // DataDigest: CRC32C
 	time2Wait     int  // DefaultTime2Wait, seconds
@@ -23,12 +24,21 @@ var defaultParams = params{
 	initialR2T:    true,
 	immediateData: true,
 	maxR2T:        1,
+	maxConns:      1,
 	time2Wait:     2,
 	time2Retain:   20,
+}
+
+// session returns p as it is for a connection that is added to a session with
+// the parameters s: only some belong to the connection, 13.
+func (p params) session(s params) params {
+	s.maxSend, s.headerDigest, s.dataDigest = p.maxSend, p.headerDigest, p.dataDigest
+	return s
 }
 
 // What we offer or accept at most.
 const (
 	ourMaxBurst   = 1<<24 - 512
 	ourFirstBurst = 256 << 10
+	ourMaxConns   = 8
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -115,12 +116,19 @@ func (s *Server) sessionsFrom(from netip.Prefix) (n int) {
 	return n
 }
 
-// Shutdown stops accepting, lets the commands in flight end and their answers
-// leave, and closes all connections. When ctx ends first, what is left is
+// Shutdown stops accepting, asks the initiators to log out, lets the commands
+// in flight of those that do not end and their answers leave, and closes all
+// connections. When ctx ends first, what is left is
 // dropped and its error is returned; no command is being executed after
 // Shutdown in any case.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stop(func(c *conn) { c.drain() })
+	s.stop(func(c *conn) {
+		if !c.canLogOut() {
+			c.drain()
+		}
+	})
+	s.awaitLogout(s.normalSessions(), ctx.Done())
+	s.stop((*conn).drain)
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -151,6 +159,11 @@ func (s *Server) stop(f func(*conn)) {
 	for _, c := range conns {
 		f(c)
 	}
+}
+
+// normalSessions returns the sessions that are not for discovery.
+func (s *Server) normalSessions() []*session {
+	return slices.DeleteFunc(s.sessionList(), func(sess *session) bool { return sess.discovery })
 }
 
 // Serve accepts connections, until Shutdown is called (then it returns nil)

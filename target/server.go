@@ -125,7 +125,7 @@ func (s *Server) AddTarget(t Target) error {
 }
 
 // RemoveTarget ends all sessions with the target of that name, and admits no
-// new ones. It returns when no command of theirs is being executed, or with
+// new ones. Initiators are asked to log out first. It returns when no command of theirs is being executed, or with
 // the error of ctx.
 func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 	s.mu.Lock()
@@ -136,16 +136,9 @@ func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 	}
 	delete(s.targets, name)
 	t.removed = true
-	var ending []*session
-	for _, sess := range s.sessions {
-		if sess.target == t {
-			ending = append(ending, sess)
-		}
-	}
 	s.mu.Unlock()
-	for _, sess := range ending {
-		sess.conn.drop(errRemoved)
-	}
+	ending := s.sessionsOf(t)
+	s.dismiss(ending, errRemoved, ctx.Done())
 	for _, sess := range ending {
 		select {
 		case <-sess.done:
@@ -175,15 +168,15 @@ func (s *Server) targetList() []*target {
 	return list
 }
 
-// connsOf returns the connections of all sessions with t.
-func (s *Server) connsOf(t *target) []*conn {
+// sessionsOf returns the sessions with t.
+func (s *Server) sessionsOf(t *target) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var conns []*conn
+	var list []*session
 	for _, sess := range s.sessions {
 		if sess.target == t {
-			conns = append(conns, sess.conn)
+			list = append(list, sess)
 		}
 	}
-	return conns
+	return list
 }

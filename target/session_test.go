@@ -242,7 +242,7 @@ func TestRemoveTarget(t *testing.T) {
 	if h.running.Load() != 0 || h.nexuses.Load() != 0 {
 		t.Error("a command is still being executed, or its nexus attached")
 	}
-	closed(t, conn)
+	dismissed(t, conn)
 	if got := loginStatus(t, s.dial(t)); got != pdu.LoginNotFound {
 		t.Errorf("login: status %04x", got)
 	}
@@ -259,13 +259,15 @@ func TestShutdownDrains(t *testing.T) {
 	idle := s.dial(t)
 	idle.ISID[5]++
 	mustLogin(t, idle)
+	alive(t, idle)
 	before := s.dial(t) // has not logged in
 	eventually(t, "three connections", func() bool { return s.Stats().Connections == 3 })
 	send(t, conn, conn.NewCommand(0, make([]byte, 6)))
 	<-h.started
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(context.Background()) }()
-	closed(t, idle)
+	asked(t, conn)
+	dismissed(t, idle)
 	closed(t, before)
 	if _, err := net.Dial("tcp", s.addr); err == nil {
 		t.Error("portal is open")
@@ -277,7 +279,7 @@ func TestShutdownDrains(t *testing.T) {
 	}
 	close(h.release)
 	receive(t, conn, pdu.SCSIResponse)
-	closed(t, conn)
+	leaves(t, conn)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

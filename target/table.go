@@ -10,47 +10,52 @@ import (
 	"skylun/target/pdu"
 )
 
-// begin makes the session that a login asks for, RFC 7143 6.3.1 and 11.12.6.
-//
-// A normal session takes the place of one with the same initiator port and
-// target (session reinstatement, 6.3.5): that one is dropped, and the new one
-// begins when nothing of it is being executed any more. Otherwise a late write
-// of the old session could overwrite one of the new. Discovery sessions do
-// not move data and live side by side.
-//
-// A TSIH names a session to add a connection to. There can be only one, so this
-// is possible only for the connection that is there already (connection
-// reinstatement, 6.3.4). At error recovery level 0 that ends all its commands,
-// which leaves nothing to tell it from session reinstatement but the TSIH, and
-// that is kept.
+// begin finds or makes the session that a login asks for, RFC 7143 6.3.1 and
+// 11.12.6, and enters c into it.
 func (s *Server) begin(ctx context.Context, c *conn, l *login) (*session, error) {
+	if l.tsih != 0 {
+		return s.join(ctx, c, l)
+	}
 	sess := &session{
-		cid: l.cid, discovery: l.discovery, alias: l.alias, user: l.auth.user, source: sourceOf(c.remote.Addr()), target: l.tgt, conn: c, since: time.Now(), done: make(chan struct{}),
+		srv: s, discovery: l.discovery, alias: l.alias, user: l.auth.user, source: sourceOf(c.remote.Addr()), target: l.tgt, params: l.params,
+		conns: []*conn{c}, since: time.Now(), done: make(chan struct{}),
 		nexus: &lun.Nexus{InitiatorName: l.initiator, ISID: l.isid, PortalGroup: c.group},
 	}
+	sess.nexus.Transport = sess
 	if l.tgt != nil {
 		sess.nexus.TargetName = l.tgt.Name
 	}
-	replaces := l.tsih
+	sess.win.reset(c.win.exp.Load(), uint32(s.cfg.QueueDepth))
+	// A normal session takes the place of one with the same initiator port and
+	// target (session reinstatement, 6.3.5): that one is dropped, and the new one
+	// begins when nothing of it is being executed any more. Otherwise a late write
+	// of the old session could overwrite one of the new. Discovery sessions do
+	// not move data and live side by side.
 	for {
-		old, err := s.register(sess, replaces)
+		old, err := s.register(sess)
+		if err != nil {
+			return nil, err
+		}
 		if old == nil {
-			return sess, err
+			break
 		}
-		replaces = 0 // it has been found, and may be gone at the next look
-		if l.tsih != 0 {
-			sess.tsih = l.tsih
-		}
-		old.conn.drop(errReinstated)
+		old.drop(errReinstated)
 		if err := wait(ctx, old.done, s.cfg.LoginTimeout); err != nil {
 			return nil, refuse(pdu.LoginServiceDown, "commands of the session to be replaced are still being executed")
 		}
 	}
+	if sess.target != nil {
+		sess.target.Units.AttachNexus(sess.nexus)
+	}
+	s.mu.Lock()
+	sess.open = true
+	s.mu.Unlock()
+	return sess, nil
 }
 
 // register enters sess into the tables, or returns the session that has to end
-// before. With replaces, that must be the one of this TSIH.
-func (s *Server) register(sess *session, replaces uint16) (old *session, err error) {
+// before.
+func (s *Server) register(sess *session) (old *session, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !sess.discovery {
@@ -63,10 +68,6 @@ func (s *Server) register(sess *session, replaces uint16) (old *session, err err
 		return nil, refuse(pdu.LoginTargetRemoved, "the target has just been removed")
 	case old != nil && old.user != sess.user:
 		return nil, refuse(pdu.LoginForbidden, "CHAP user %q has a session of this initiator name and ISID", old.user)
-	case replaces != 0 && (old == nil || old.tsih != replaces):
-		return nil, refuse(pdu.LoginNoSession, "no session 0x%04x of this initiator", replaces)
-	case replaces != 0 && old.cid != sess.cid:
-		return nil, refuse(pdu.LoginTooManyConns, "session 0x%04x has its one connection", replaces)
 	case old != nil:
 		return old, nil
 	case len(s.sessions) >= s.cfg.MaxSessions:
@@ -74,14 +75,78 @@ func (s *Server) register(sess *session, replaces uint16) (old *session, err err
 	case s.sessionsFrom(sess.source) >= s.cfg.MaxSourceSessions:
 		return nil, refuse(pdu.LoginOutOfResources, "%d sessions from %v are open, as many as one source may have", s.cfg.MaxSourceSessions, sess.source)
 	}
-	if sess.tsih == 0 || s.sessions[sess.tsih] != nil {
-		sess.tsih = s.newTSIH()
-	}
+	sess.tsih = s.newTSIH()
 	s.sessions[sess.tsih] = sess
 	if !sess.discovery {
 		s.ports[sess.key()] = sess
 	}
 	return nil, nil
+}
+
+// join adds c to the session that its login names, 6.3.1. A connection with
+// the same CID ends before (connection reinstatement, 6.3.4): at error recovery
+// level 0 all its commands go with it, but the session goes on.
+func (s *Server) join(ctx context.Context, c *conn, l *login) (*session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		sess := s.named(l)
+		switch {
+		case s.stopping:
+			return nil, refuse(pdu.LoginServiceDown, "server is stopping")
+		case sess == nil || sess.closing || !sess.open:
+			return nil, refuse(pdu.LoginNoSession, "no session 0x%04x of this initiator", l.tsih)
+		case sess.user != l.auth.user:
+			return nil, refuse(pdu.LoginForbidden, "session 0x%04x is one of CHAP user %q", sess.tsih, sess.user)
+		}
+		i := slices.IndexFunc(sess.conns, func(o *conn) bool { return o.cid == l.cid })
+		if i < 0 {
+			if len(sess.conns) >= sess.params.maxConns {
+				return nil, refuse(pdu.LoginTooManyConns, "session 0x%04x has %d connections, as many as were negotiated", sess.tsih, len(sess.conns))
+			}
+			sess.conns = append(sess.conns, c)
+			return sess, nil
+		}
+		old := sess.conns[i]
+		sess.joining++
+		s.mu.Unlock()
+		old.drop(errReinstated)
+		err := wait(ctx, old.done, s.cfg.LoginTimeout)
+		s.mu.Lock()
+		sess.joining--
+		if err != nil || sess.closing {
+			s.endIfEmpty(sess)
+			return nil, refuse(pdu.LoginServiceDown, "commands of the connection to be replaced are still being executed")
+		}
+	}
+}
+
+// named returns the session that a login wants to join, or nil. s.mu is held.
+func (s *Server) named(l *login) *session {
+	sess := s.sessions[l.tsih]
+	if sess == nil || sess.discovery || sess.target != l.tgt {
+		return nil
+	}
+	if n := sess.nexus; n.InitiatorName != l.initiator || n.ISID != l.isid || n.PortalGroup != l.conn.group {
+		return nil
+	}
+	return sess
+}
+
+// judge sets the window by which the login request h is answered: that of the
+// session if it is one to be joined. An initiator takes note of it at once.
+func (c *conn) judge(l *login, h *pdu.Header) {
+	if l.tsih != 0 && l.checked {
+		c.srv.mu.Lock()
+		sess := c.srv.named(l)
+		c.srv.mu.Unlock()
+		if sess != nil {
+			c.win = &sess.win
+			return
+		}
+	}
+	c.win = new(window)
+	c.win.reset(h.CmdSN(), uint32(c.srv.cfg.QueueDepth))
 }
 
 // newTSIH returns a handle that is not in use, and not 0. s.mu is held; there
@@ -95,36 +160,61 @@ func (s *Server) newTSIH() uint16 {
 	}
 }
 
-// begin makes the session of the connection.
+// begin makes c a connection of the session that its login asks for.
 func (c *conn) begin(ctx context.Context, l *login) error {
+	c.cid = l.cid
 	sess, err := c.srv.begin(ctx, c, l)
 	if err != nil {
 		return err
 	}
-	c.srv.logins.Add(1)
-	c.sess = sess
-	c.params = l.params
+	c.win, c.sess = &sess.win, sess
+	c.mu.Lock()
+	c.params = l.params.session(sess.params)
+	c.mu.Unlock()
 	c.log = c.log.With("initiator", sess.nexus.InitiatorName, "tsih", sess.tsih)
 	if sess.target != nil {
 		c.log = c.log.With("target", sess.target.Name)
-		sess.target.Units.AttachNexus(sess.nexus)
+	}
+	if l.tsih == 0 {
+		c.srv.logins.Add(1)
+	} else {
+		c.log = c.log.With("cid", c.cid)
 	}
 	return nil
 }
 
-// endSession takes a session out of the tables, after its last command.
-func (s *Server) endSession(sess *session) {
+// leave takes c out of its session, after its last command. With its last
+// connection the session ends.
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sess := c.sess
+	sess.conns = slices.DeleteFunc(sess.conns, func(o *conn) bool { return o == c })
+	n, _ := c.snapshot()
+	sess.past.add(&n)
+	close(c.done)
+	s.endIfEmpty(sess)
+}
+
+// endIfEmpty ends a session that has no connection and will not get one. s.mu
+// is held, and released for a moment.
+func (s *Server) endIfEmpty(sess *session) {
+	if len(sess.conns) > 0 || sess.joining > 0 {
+		return
+	}
+	sess.closing = true
+	sess.joining = 1 // nobody else gets here
+	s.mu.Unlock()
+	sess.win.stop()
 	if sess.target != nil {
 		sess.target.Units.DetachNexus(sess.nexus)
 	}
-	count, _ := sess.conn.snapshot()
 	s.mu.Lock()
 	delete(s.sessions, sess.tsih)
 	if !sess.discovery {
 		delete(s.ports, sess.key())
 	}
-	s.past.add(&count)
-	s.mu.Unlock()
+	s.past.add(&sess.past)
 	close(sess.done)
 }
 
@@ -159,7 +249,10 @@ func (s *Server) sessionList() []*session {
 // Sessions returns the sessions that are open, oldest first.
 func (s *Server) Sessions() []SessionInfo {
 	infos := []SessionInfo{}
-	for _, sess := range s.sessionList() {
+	list := s.sessionList()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sess := range list {
 		infos = append(infos, sess.info())
 	}
 	return infos
@@ -171,14 +264,15 @@ func (s *Server) Stats() Stats {
 		Accepted: s.accepted.Load(), Refused: s.refused.Load(), LoginFailures: s.failed.Load(), Logins: s.logins.Load(),
 		Buffered: s.budget.used.Load(),
 	}
-	list := s.sessionList()
 	s.mu.Lock()
-	st.Connections, st.Counters = len(s.conns), s.past
-	s.mu.Unlock()
-	st.Sessions = len(list)
-	for _, sess := range list {
-		n, _ := sess.conn.snapshot()
-		st.Counters.add(&n)
+	defer s.mu.Unlock()
+	st.Connections, st.Sessions, st.Counters = len(s.conns), len(s.sessions), s.past
+	for _, sess := range s.sessions {
+		st.Counters.add(&sess.past)
+		for _, c := range sess.conns {
+			n, _ := c.snapshot()
+			st.Counters.add(&n)
+		}
 	}
 	return st
 }

@@ -16,7 +16,8 @@ import (
 //	            |            no memory                         +--> worker: Execute -----+
 //	            +--> Try
 //
-// Most commands end in Try and are never in the connection's table; their task
+// A command that came before its turn gathers, and waits before what comes then
+// (early.go). Most commands end in Try and are never in the connection's table; their task
 // is used again for the next command at once. A task that has to wait, for
 // data, for memory or for its unit, goes into the table, where Data-Out PDUs
 // and aborts find it.
@@ -36,6 +37,7 @@ type task struct {
 	read      bool   // R
 	write     bool   // W
 	immediate bool
+	cameEarly bool // was not in turn when it came: the reader does not execute it
 	cdb       [maxCDB]byte
 
 	in  []*buffer // handed out by Get
@@ -46,6 +48,7 @@ type task struct {
 
 	listed   bool  // in the table
 	used     bool  // by the reader or a worker
+	early    bool  // not executed before its turn
 	admitted bool  // has its memory
 	charge   int64 // what it is counted with in conn.acct
 	transfer transfer
@@ -79,6 +82,21 @@ func (c *conn) list(t *task) {
 	}
 	t.listed = true
 	c.tasks[t.itt] = t
+	c.hand = nil
+}
+
+// complete tells whether t has all the data that its command takes.
+func (t *task) complete() bool {
+	x := &t.transfer
+	return !x.open && x.active == 0 && (x.got == x.want || x.solicited == x.want)
+}
+
+// need returns the memory that the Data-In of t takes.
+func (t *task) need() int64 {
+	if !t.read || t.edtl == 0 {
+		return 0
+	}
+	return bufferSize(int(min(t.edtl, uint32(t.conn.srv.cfg.MaxTransfer))))
 }
 
 // finish ends t after its command has ended: its answer is appended, unless it
@@ -121,8 +139,8 @@ func (c *conn) release(t *task) {
 // has, gives back its Data-Out buffer, and lets the initiator send one more
 // command. c.mu is held.
 func (c *conn) settle(t *task) {
-	if !t.immediate {
-		c.win.max++
+	if !t.immediate && !t.early {
+		c.win.credit()
 	}
 	n := -t.charge
 	for _, b := range t.in {
@@ -145,6 +163,9 @@ func (c *conn) forget(t *task) {
 		c.immediates--
 	}
 	c.r2ts -= t.transfer.active
+	if c.hand == t {
+		c.hand = nil
+	}
 	if t.listed {
 		delete(c.tasks, t.itt)
 		c.free = append(c.free, t)

@@ -57,7 +57,7 @@ func (c *conn) writeCommand(h *pdu.Header, t *task) error {
 		x.want = n
 	}
 
-	if n == x.want && c.in.inPlace() { // all of it: the unit takes it from the input buffer
+	if n == x.want && c.in.inPlace() && !t.cameEarly { // all of it: the unit takes it from the input buffer
 		data, err := c.payload()
 		if err == errDataDigest {
 			if err := c.reject(h, pdu.RejectDataDigest); err != nil {
@@ -93,7 +93,6 @@ func (c *conn) writeCommand(h *pdu.Header, t *task) error {
 	c.mu.Lock()
 	c.list(t)
 	c.spare = c.newTask()
-	t.used = true
 	if need := bufferSize(int(x.want)); len(c.parked) == 0 && c.acct.admits(need) || unsolicited == x.want {
 		t.admitted = true
 		t.out = c.srv.buffers.get(int(x.want))
@@ -148,7 +147,7 @@ func (c *conn) gathered(t *task) error {
 		c.mu.Unlock()
 		return nil
 	}
-	if !x.open && x.active == 0 && (x.got == x.want || x.solicited == x.want) {
+	if t.complete() {
 		c.mu.Unlock()
 		if x.want > 0 {
 			t.cmd.Out = t.out.data[:x.want]
@@ -157,13 +156,7 @@ func (c *conn) gathered(t *task) error {
 	}
 	defer c.mu.Unlock()
 	t.used = false
-	switch {
-	case x.open, x.spoiled:
-	case !t.admitted:
-		c.park(t)
-	default:
-		c.solicit(t)
-	}
+	c.proceed(t)
 	return c.err
 }
 

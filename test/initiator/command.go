@@ -71,8 +71,8 @@ func (c *Conn) dataOut(itt, ttt uint32, off int, out []byte) []*PDU {
 }
 
 // Gather receives what comes for the command of that tag until its status, and
-// answers its R2Ts out of out. NOP-In pings are answered; any other PDU is an
-// error.
+// answers its R2Ts out of out. NOP-In pings are answered, asynchronous messages
+// kept; any other PDU is an error.
 func (c *Conn) Gather(itt uint32, out []byte) (*Result, error) {
 	r := new(Result)
 	var data bytes.Buffer
@@ -85,6 +85,10 @@ func (c *Conn) Gather(itt uint32, out []byte) (*Result, error) {
 			if err := c.Pong(p); err != nil {
 				return r, err
 			}
+			continue
+		}
+		if p.Opcode() == pdu.AsyncMessage {
+			c.Async = append(c.Async, p)
 			continue
 		}
 		if p.ITT() != itt {

@@ -49,6 +49,9 @@ type Conn struct {
 	HeaderDigest  bool // CRC32C
 	DataDigest    bool // CRC32C
 
+	// Async are the asynchronous messages that Gather has met.
+	Async []*PDU
+
 	// MaxCmdSN and ExpCmdSN as last seen.
 	MaxCmdSN, ExpCmdSN uint32
 
