@@ -24,8 +24,8 @@ type Config struct {
 	LoginTimeout time.Duration `yaml:"login_timeout"` // from accept to full feature phase; default 15s
 
 	// MaxSourceSessions and MaxSourceLogins are how many of these one source
-	// can have, an IPv4 address or a /64 network of IPv6, so that it cannot
-	// keep others out. Default: half of all, but at least 64 and 16.
+	// address can have, so that it cannot keep others out. Default: half of
+	// all, but at least 64 and 16.
 	MaxSourceSessions int `yaml:"max_source_sessions"`
 	MaxSourceLogins   int `yaml:"max_source_logins"`
 

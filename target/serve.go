@@ -46,7 +46,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, p *portal) {
 
 // beginLogin counts a connection in login, or tells why there may not be one
 // more.
-func (s *Server) beginLogin(from netip.Prefix) (why string) {
+func (s *Server) beginLogin(from netip.Addr) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -95,19 +95,12 @@ func (s *Server) loginDone(c *conn) {
 }
 
 // sourceOf returns whose an address is, when it comes to what one peer may use
-// up: an address of IPv4, or a network of IPv6, in which one machine can have any
-// number of addresses.
-func sourceOf(a netip.Addr) netip.Prefix {
-	bits := 32
-	if a = a.Unmap().WithZone(""); a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits)
-	return p
-}
+// up. With IPv6 it is the address, too: a whole storage network is often one
+// /64, and who could take any of its addresses is in it.
+func sourceOf(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // sessionsFrom returns how many sessions a source has. s.mu is held.
-func (s *Server) sessionsFrom(from netip.Prefix) (n int) {
+func (s *Server) sessionsFrom(from netip.Addr) (n int) {
 	for _, sess := range s.sessions {
 		if sess.source == from {
 			n++

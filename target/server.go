@@ -34,8 +34,8 @@ type Server struct {
 	targets    map[string]*target
 	conns      map[*conn]bool // true: in login
 	inLogin    int
-	loginsFrom map[netip.Prefix]int // of these, by source
-	sessions   map[uint16]*session  // by TSIH
+	loginsFrom map[netip.Addr]int  // of these, by source
+	sessions   map[uint16]*session // by TSIH
 	ports      map[sessionKey]*session
 	told       time.Time // when the log last said that connections are refused
 	lastTSIH   uint16
@@ -85,7 +85,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		budget:     budget{limit: cfg.ServerBuffers},
 		targets:    make(map[string]*target),
 		conns:      make(map[*conn]bool),
-		loginsFrom: make(map[netip.Prefix]int),
+		loginsFrom: make(map[netip.Addr]int),
 		sessions:   make(map[uint16]*session),
 		ports:      make(map[sessionKey]*session),
 	}, nil

@@ -19,7 +19,7 @@ type session struct {
 	nexus     *lun.Nexus // in a discovery session it has no target name
 	alias     string     // of the initiator
 	user      string     // who has authenticated by CHAP, or nobody
-	source    netip.Prefix
+	source    netip.Addr
 	target    *target // nil in a discovery session
 	params    params  // as its first connection has negotiated them
 	since     time.Time
