@@ -68,10 +68,8 @@ func detect(name string, size int64, head, tail []byte) (Format, int64, error) {
 	case strings.HasSuffix(strings.ToLower(name), ".vhd"):
 		return bad("has no valid VHD footer: it is truncated or damaged; upload it again, or name it otherwise if it is a raw disk")
 	}
-	if len(head) > isoMagicAt {
-		if m := head[isoMagicAt:]; bytes.HasPrefix(m, []byte("CD001")) || bytes.HasPrefix(m, []byte("BEA01")) {
-			return ISO, block.Ceil(size, sector), nil
-		}
+	if isDisc(head) {
+		return ISO, block.Ceil(size, sector), nil
 	}
 	return Raw, block.Ceil(size, sector), nil
 }
@@ -99,5 +97,8 @@ func probe(ctx context.Context, info *Info, readAt func(ctx context.Context, p [
 	}
 	var err error
 	info.Format, info.Size, err = detect(info.Name, size, head, tail)
+	if err == nil && info.Format == ISO {
+		info.Label, err = discLabel(ctx, head, size, readAt)
+	}
 	return err
 }

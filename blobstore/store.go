@@ -94,7 +94,8 @@ type Info struct {
 	Size     int64     `json:"size"`      // bytes of the disk, a multiple of 512
 	BlobSize int64     `json:"blob_size"` // bytes in the store
 	Format   Format    `json:"format"`
-	Identity string    `json:"identity"` // changes whenever the content does
+	Label    string    `json:"label,omitempty"` // of a disc's volume, printable; "": none
+	Identity string    `json:"identity"`        // changes whenever the content does
 	Modified time.Time `json:"modified"`
 }
 

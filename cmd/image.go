@@ -47,9 +47,9 @@ continued by the same command; until it is complete nobody sees the image.`,
 						t.row("no images in " + s.URL())
 						return
 					}
-					t.row("NAME", "SIZE", "FORMAT", "MODIFIED")
+					t.row("NAME", "SIZE", "FORMAT", "MODIFIED", "LABEL")
 					for _, m := range images {
-						t.row(m.Name, node.Size(m.Size).Human(), m.Format, m.Modified.Local().Format(time.DateTime))
+						t.row(m.Name, node.Size(m.Size).Human(), m.Format, m.Modified.Local().Format(time.DateTime), m.Label)
 					}
 				})
 			})
@@ -85,6 +85,9 @@ func (e *env) printImage(m node.ImageStatus) error {
 		t.row("name", m.Name)
 		t.row("size", fmt.Sprintf("%s (%d bytes)", node.Size(m.Size).Human(), m.Size))
 		t.row("format", m.Format)
+		if m.Label != "" {
+			t.row("label", m.Label)
+		}
 		t.row("identity", m.Identity)
 		t.row("modified", m.Modified.Local().Format(time.DateTime))
 	})
@@ -114,7 +117,11 @@ func (e *env) importImage(ctx context.Context, file, name, format string) error 
 			return e.printImage(m)
 		}
 		return e.print(nil, func(t *table) {
-			t.row(fmt.Sprintf("image %s is in the store: %s, %s", m.Name, node.Size(m.Size).Human(), m.Format))
+			line := fmt.Sprintf("image %s is in the store: %s, %s", m.Name, node.Size(m.Size).Human(), m.Format)
+			if m.Label != "" {
+				line += ", " + m.Label
+			}
+			t.row(line)
 		})
 	})
 }

@@ -114,6 +114,7 @@ type ImageStatus struct {
 	Name     string    `json:"name"`
 	Size     int64     `json:"size"` // of the disk it is
 	Format   string    `json:"format"`
+	Label    string    `json:"label,omitempty"` // of the volume on a disc
 	Identity string    `json:"identity"` // changes when its content does
 	Modified time.Time `json:"modified"`
 }

@@ -110,7 +110,7 @@ func statImage(ctx context.Context, s blobstore.Store, name string) (ImageStatus
 }
 
 func imageStatus(info blobstore.Info) ImageStatus {
-	return ImageStatus{Name: info.Name, Size: info.Size, Format: string(info.Format), Identity: info.Identity, Modified: info.Modified}
+	return ImageStatus{Name: info.Name, Size: info.Size, Format: string(info.Format), Label: info.Label, Identity: info.Identity, Modified: info.Modified}
 }
 
 // storeError gives errors of the store the kinds of this package.
