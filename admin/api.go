@@ -25,6 +25,9 @@ type API interface {
 	Image(ctx context.Context, name string) (node.ImageStatus, error)
 	DeleteImage(ctx context.Context, name string) error
 
+	InsertMedia(ctx context.Context, iqn string, lun int, spec node.MediaSpec) (node.LUNStatus, error)
+	EjectMedia(ctx context.Context, iqn string, lun int, force bool) (node.LUNStatus, error)
+
 	// Check returns a line for each thing that is wrong with what the node
 	// keeps locally.
 	Check(ctx context.Context) ([]string, error)

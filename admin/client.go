@@ -161,9 +161,23 @@ func (c *Client) DeleteImage(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, imagePath(name), nil, nil)
 }
 
+// InsertMedia implements API.
+func (c *Client) InsertMedia(ctx context.Context, iqn string, lun int, spec node.MediaSpec) (s node.LUNStatus, err error) {
+	return s, c.call(ctx, http.MethodPut, mediumPath(iqn, lun), spec, &s)
+}
+
+// EjectMedia implements API.
+func (c *Client) EjectMedia(ctx context.Context, iqn string, lun int, force bool) (s node.LUNStatus, err error) {
+	return s, c.call(ctx, http.MethodDelete, fmt.Sprintf("%s?force=%v", mediumPath(iqn, lun), force), nil, &s)
+}
+
 // Check implements API.
 func (c *Client) Check(ctx context.Context) (problems []string, err error) {
 	return problems, c.get(ctx, "/v1/check", &problems)
+}
+
+func mediumPath(iqn string, lun int) string {
+	return fmt.Sprintf("/v1/targets/%s/luns/%d/medium", url.PathEscape(iqn), lun)
 }
 
 func volumePath(name string) string { return "/v1/volumes/" + url.PathEscape(name) }

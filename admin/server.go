@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"skylun/node"
 )
@@ -61,6 +62,8 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 	m.HandleFunc("DELETE /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		h.reply(w, r, http.StatusNoContent, nil, api.DeleteImage(r.Context(), r.PathValue("name")))
 	})
+	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}/medium", h.insertMedia)
+	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}/medium", h.ejectMedia)
 	m.HandleFunc("GET /metrics", h.metrics)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, node.Failure(node.ErrNotFound, r.Method+" "+r.URL.Path+" is no part of this API"))
@@ -78,6 +81,40 @@ func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := h.api.CreateVolume(r.Context(), spec)
 	h.reply(w, r, http.StatusCreated, v, err)
+}
+
+func (h *handler) insertMedia(w http.ResponseWriter, r *http.Request) {
+	number, ok := h.lun(w, r)
+	if !ok {
+		return
+	}
+	var spec node.MediaSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.InsertMedia(r.Context(), r.PathValue("iqn"), number, spec)
+	h.reply(w, r, http.StatusOK, v, err)
+}
+
+func (h *handler) ejectMedia(w http.ResponseWriter, r *http.Request) {
+	number, ok := h.lun(w, r)
+	if !ok {
+		return
+	}
+	v, err := h.api.EjectMedia(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
+	h.reply(w, r, http.StatusOK, v, err)
+}
+
+// lun returns the logical unit number in the path, or answers that it is none.
+func (h *handler) lun(w http.ResponseWriter, r *http.Request) (number int, ok bool) {
+	number, err := strconv.Atoi(r.PathValue("lun"))
+	if err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("%q is not a LUN", r.PathValue("lun"))))
+	}
+	return number, err == nil
 }
 
 func (h *handler) readVolume(w http.ResponseWriter, r *http.Request) {

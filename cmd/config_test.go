@@ -210,7 +210,12 @@ func TestBadConfig(t *testing.T) {
 		{"lun twice", target("  luns:\n  - {lun: 1, disk: {volume: v, size: 1GiB}}\n  - {lun: 1, disk: {volume: w, size: 1GiB}}"), "5: targets[0].luns[1].lun: 1 is luns[0] of this target already"},
 		{"volume twice", target("  luns:\n  - {lun: 1, disk: {volume: v, size: 1GiB}}\n  - {lun: 2, disk: {volume: v, size: 1GiB}}"), "5: targets[0].luns[1].disk.volume: volume v is targets[0].luns[0] already"},
 		{"volume twice and different", target("  luns:\n  - {lun: 1, disk: {volume: v, size: 1GiB}}\n  - {lun: 2, disk: {volume: v, size: 2GiB}}"), "5: targets[0].luns[1].disk.volume: volume v is declared as targets[0].luns[0] already, with another image or size"},
-		{"neither disk nor drive", target("  luns: [{lun: 1}]"), "3: targets[0].luns[0]: no disk"},
+		{"neither disk nor drive", target("  luns: [{lun: 1}]"), "3: targets[0].luns[0]: neither a disk nor a cdrom"},
+		{"disk and drive", target("  luns: [{lun: 1, cdrom: {}, disk: {volume: v, size: 1GiB}}]"), "3: targets[0].luns[0]: both a disk and a cdrom"},
+		{"drive name", target("  luns: [{lun: 1, cdrom: {name: a/b}}]"), `3: targets[0].luns[0].cdrom.name: "a/b" is not the name of a drive`},
+		{"drive twice", target("  luns:\n  - {lun: 1, cdrom: {name: d}}\n  - {lun: 2, cdrom: {name: d}}"), "5: targets[0].luns[1].cdrom.name: drive d is targets[0].luns[0].cdrom of this target already"},
+		{"media", target("  luns: [{lun: 1, cdrom: {media: ../x}}]"), "3: targets[0].luns[0].cdrom.media: "},
+		{"drive with different media", target("  luns: [{lun: 1, cdrom: {name: d, media: a}}]\n- iqn: iqn.2026-11.io.skylun:u\n  luns: [{lun: 1, cdrom: {name: d, media: b}}]"), "5: targets[1].luns[0].cdrom.media: drive d is declared as targets[0].luns[0].cdrom already, with a in it"},
 		{"portal", `portals: ["localhost:3260"]`, `1: portals[0]: "localhost:3260" is not IP:PORT`},
 		{"port", `portals: ["127.0.0.1:99999"]`, `1: portals[0]: "127.0.0.1:99999" is not IP:PORT`},
 		{"portal twice", `portals: ["127.0.0.1", "127.0.0.1:3260"]`, "1: portals[1]: 127.0.0.1:3260 is portals[0] (127.0.0.1) already"},
@@ -233,7 +238,6 @@ func TestBadConfig(t *testing.T) {
 		{"member is a file", "local: {members: [config.yaml]}", "1: local.members[0]: "},
 
 		// Keys of features that are to come.
-		{"cdrom", target("  luns: [{lun: 1, cdrom: {}}]"), "3: targets[0].luns[0].cdrom: not supported yet"},
 		{"cache size", "cache: {max_size: 20GiB}", "1: cache.max_size: not supported yet"},
 		{"prefetch", "cache: {prefetch: idle}", "1: cache.prefetch: not supported yet"},
 		{"prefetch of nothing", "cache: {prefetch: alot}", `1: cache.prefetch: "alot" is none of off, readahead, idle, full`},
@@ -279,7 +283,7 @@ targets:
   - {lun: 1, disk: {volume: w, sise: 1GiB}}
   - {lun: 2, dsik: {volume: x}}
   - {lun: 3, disk: {volume: y, size: 1GB}}
-  - {lun: 4, cdrom: {}}
+  - {lun: 4, cdrom: {media: ../x}}
 `)
 	_, err := loadConfig(path)
 	if err == nil {
@@ -294,7 +298,7 @@ targets:
 	want := []string{
 		"1 portals[0]", "2 log.colour", "2 log.level", "4 targets[0].iqn",
 		"6 targets[0].luns[0].lun", "6 targets[0].luns[0].disk.size",
-		"7 targets[0].luns[1].disk.sise", "8 targets[0].luns[2].dsik", "9 targets[0].luns[3].disk.size", "10 targets[0].luns[4].cdrom",
+		"7 targets[0].luns[1].disk.sise", "8 targets[0].luns[2].dsik", "9 targets[0].luns[3].disk.size", "10 targets[0].luns[4].cdrom.media",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q\n%v", got, want, err)

@@ -19,16 +19,19 @@ func newLUN(e *env) *cobra.Command {
 				}
 				return e.print(luns, func(t *table) {
 					if len(luns) == 0 {
-						t.row("no units: the configuration names no disk, or serve did not create it yet")
+						t.row("no units: the configuration names neither a disk nor a drive, or serve did not create it yet")
 						return
 					}
 					t.row("TARGET", "LUN", "TYPE", "VOLUME", "SIZE", "IMAGE")
 					for _, l := range luns {
-						image := l.Image
+						volume, image := l.Volume, l.Image
+						if l.Type == "cdrom" {
+							volume, image = "-", driveText(l)
+						}
 						if image == "" {
 							image = "-"
 						}
-						t.row(l.IQN, l.LUN, l.Type, l.Volume, node.Size(l.Size).Human(), image)
+						t.row(l.IQN, l.LUN, l.Type, volume, node.Size(l.Size).Human(), image)
 					}
 				})
 			})

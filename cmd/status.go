@@ -54,6 +54,10 @@ func statusText(t *table, s node.Status, now time.Time) {
 	t.row("TARGET", "LUN", "TYPE", "VOLUME", "SIZE", "WRITTEN", "IMAGE", "SESSIONS")
 	for _, tg := range s.Targets {
 		for _, l := range tg.LUNs {
+			if l.Type == "cdrom" {
+				t.row(tg.IQN, l.LUN, l.Type, "-", node.Size(l.Size).Human(), "-", driveText(l), len(tg.Sessions))
+				continue
+			}
 			v := volumes[l.Volume]
 			image, _, _ := place(v)
 			t.row(tg.IQN, l.LUN, l.Type, l.Volume, node.Size(l.Size).Human(), node.Size(v.Written).Human(), image, len(tg.Sessions))
@@ -64,10 +68,10 @@ func statusText(t *table, s node.Status, now time.Time) {
 	}
 	if len(s.Caches) > 0 {
 		t.row()
-		t.row("IMAGE", "SIZE", "LOCAL", "COPIED", "EMPTY", "HITS", "MISSES", "FETCHED", "VOLUMES")
+		t.row("IMAGE", "SIZE", "LOCAL", "COPIED", "EMPTY", "HITS", "MISSES", "FETCHED", "USED BY")
 		for _, c := range s.Caches {
 			t.row(c.Image, node.Size(c.Size).Human(), node.Percent(c.Local()), node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
-				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(c.Volumes, ","))
+				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(append(c.Volumes, c.Drives...), ","))
 		}
 	}
 	if s.SCSI.Sessions > 0 {

@@ -115,7 +115,8 @@ type DiskConfig struct {
 
 // CDROMConfig is a CD-ROM drive.
 type CDROMConfig struct {
-	Media string `yaml:"media"`
+	Name  string `yaml:"name"`  // one drive for all that name it; empty: one of its own
+	Media string `yaml:"media"` // the image that is in it at first; empty: none
 }
 
 // DefaultConfig returns what holds where neither the file nor the environment

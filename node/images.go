@@ -16,7 +16,7 @@ import (
 )
 
 // image is one content of an image with its cache, shared by the volumes that
-// are open over it.
+// are open over it and the drives it is in.
 type image struct {
 	info  blobstore.Info
 	meta  meta.Cache
@@ -30,19 +30,29 @@ func cacheFile(id uint64) string { return fmt.Sprintf("caches/%d", id) }
 
 // openImage returns the image with one more user. The caller holds changes.
 func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, error) {
+	m, opened, err := n.openCache(info)
+	if opened {
+		n.settle(ctx, m)
+	}
+	return m, err
+}
+
+// openCache is openImage for callers who settle the image themselves, if it was
+// not open before.
+func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error) {
 	n.mu.Lock()
 	for _, m := range n.images {
 		if m.info.Name == info.Name && m.info.Identity == info.Identity {
 			m.users++
 			n.mu.Unlock()
-			return m, nil
+			return m, false, nil
 		}
 	}
 	n.mu.Unlock()
 
 	c, found, err := n.findCache(info)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var file *raid.File
 	if found {
@@ -60,9 +70,9 @@ func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, erro
 		}
 	}
 	if err != nil {
-		return nil, localError("cache of image "+info.Name, err)
+		return nil, false, localError("cache of image "+info.Name, err)
 	}
-	m := &image{info: info, meta: c, users: 1}
+	m = &image{info: info, meta: c, users: 1}
 	m.cache, err = overlay.OpenCache(overlay.CacheConfig{
 		Name:  info.Name,
 		Image: n.store.Image(info),
@@ -72,16 +82,21 @@ func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, erro
 	})
 	if err != nil {
 		file.Close()
-		return nil, err
+		return nil, false, err
 	}
-	n.scan(ctx, m)
 	n.mu.Lock()
 	n.images[c.Map] = m
 	n.mu.Unlock()
+	return m, true, nil
+}
+
+// settle learns what is empty in an image that has just been opened. The caller
+// holds changes.
+func (n *Node) settle(ctx context.Context, m *image) {
+	n.scan(ctx, m)
 	s := m.status()
-	n.log.Info("image", "name", info.Name, "format", info.Format, "size", Size(info.Size).Human(),
+	n.log.Info("image", "name", m.info.Name, "format", m.info.Format, "size", Size(m.info.Size).Human(),
 		"local", Percent(s.Local()), "cached", Size(s.Cached).Human(), "empty", Size(s.Zero).Human())
-	return m, nil
 }
 
 // scanTime bounds how long opening an image waits to learn what is empty.
@@ -155,7 +170,7 @@ func (n *Node) releaseImage(m *image) error {
 }
 
 // dropCaches removes the local copies of an image, as far as no volume is made
-// of the content that they are of. The caller holds changes.
+// of the content that they are of, no drive has it and nobody reads it. The caller holds changes.
 func (n *Node) dropCaches(name string) error {
 	caches, err := n.unusedCaches(name)
 	if err != nil {
@@ -183,7 +198,10 @@ func (n *Node) unusedCaches(name string) ([]meta.Cache, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(c meta.Cache) bool {
-		return c.Image != name || slices.ContainsFunc(volumes, func(v meta.Volume) bool {
+		n.mu.Lock()
+		open := n.images[c.Map] != nil
+		n.mu.Unlock()
+		return c.Image != name || open || n.driveUsing(func(info blobstore.Info) bool { return info.Name == name && info.Identity == c.Identity }) != nil || slices.ContainsFunc(volumes, func(v meta.Volume) bool {
 			info, err := infoOf(v)
 			return v.Image == name && (err != nil || info.Identity == c.Identity)
 		})
@@ -212,7 +230,7 @@ func (n *Node) Image(ctx context.Context, name string) (ImageStatus, error) {
 }
 
 // DeleteImage removes an image from the store, and its local copies. It
-// fails with ErrInUse when a volume is an overlay of it.
+// fails with ErrInUse when a volume is an overlay of it, or it is in a drive.
 func (n *Node) DeleteImage(ctx context.Context, name string) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
@@ -224,6 +242,10 @@ func (n *Node) DeleteImage(ctx context.Context, name string) error {
 		if v.Image == name {
 			return Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
 		}
+	}
+	n.sweep()
+	if d := n.driveUsing(func(info blobstore.Info) bool { return info.Name == name }); d != nil {
+		return Failure(ErrInUse, fmt.Sprintf("image %s: it is in drive %s; take it out first with: skylun cdrom eject %s", name, d.name, d.place()))
 	}
 	local, err := n.unusedCaches(name)
 	if err != nil {

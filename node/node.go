@@ -27,6 +27,9 @@ type Node struct {
 	started time.Time
 	boot    string     // which run of the system this is
 	luns    []lunPlace // of the configuration, by volume
+	drives  []*drive   // of the configuration
+
+	removals sync.WaitGroup // goroutines that release media
 
 	store blobstore.Store
 	db    *meta.DB
@@ -43,6 +46,7 @@ type Node struct {
 	mu      sync.Mutex
 	volumes map[string]*volume // guarded by mu: those that are open, by name; nil after Close
 	images  map[uint64]*image  // guarded by mu: those whose cache is open, by its map
+	removed []*image           // guarded by mu: of media that nothing reads any more, to be released
 }
 
 // lunPlace says where a volume appears.
@@ -62,7 +66,9 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}}
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
-			n.luns = append(n.luns, lunPlace{t.IQN, l.LUN, *l.Disk})
+			if l.Disk != nil {
+				n.luns = append(n.luns, lunPlace{t.IQN, l.LUN, *l.Disk})
+			}
 		}
 	}
 	defer func() {
@@ -86,6 +92,9 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, localError("local.members", err)
 	}
 	if n.store, err = openStore(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	if err = n.openDrives(); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -181,6 +190,7 @@ func (n *Node) Close(ctx context.Context) error {
 		<-n.served
 		errs = append(errs, n.failed)
 	}
+	n.removals.Wait()
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	n.mu.Lock()

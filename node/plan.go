@@ -68,6 +68,9 @@ func (n *Node) plans(ctx context.Context) ([]plan, error) {
 	images := map[string]bool{} // whether the volumes of an image are there already
 	for i, t := range n.cfg.Targets {
 		for j, l := range t.LUNs {
+			if l.Disk == nil {
+				continue
+			}
 			p := plan{
 				spec:  VolumeSpec{Name: l.Disk.Volume, Image: l.Disk.Image, Size: int64(l.Disk.Size)},
 				place: lunPlace{t.IQN, l.LUN, *l.Disk},

@@ -32,7 +32,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	for _, t := range n.cfg.Targets {
-		s.Targets = append(s.Targets, TargetStatus{IQN: t.IQN, LUNs: lunsOf(s.Volumes, t.IQN), Sessions: []SessionStatus{}})
+		s.Targets = append(s.Targets, TargetStatus{IQN: t.IQN, LUNs: n.lunsOf(s.Volumes, t.IQN), Sessions: []SessionStatus{}})
 	}
 	if n.server == nil {
 		return s, nil
@@ -59,16 +59,23 @@ func (n *Node) LUNs(ctx context.Context) ([]LUNStatus, error) {
 	}
 	all := []LUNStatus{}
 	for _, t := range n.cfg.Targets {
-		all = append(all, lunsOf(volumes, t.IQN)...)
+		all = append(all, n.lunsOf(volumes, t.IQN)...)
 	}
 	return all, nil
 }
 
-func lunsOf(volumes []VolumeStatus, iqn string) []LUNStatus {
+func (n *Node) lunsOf(volumes []VolumeStatus, iqn string) []LUNStatus {
 	luns := []LUNStatus{}
 	for _, v := range volumes {
 		if v.LUN != nil && v.LUN.IQN == iqn {
 			luns = append(luns, *v.LUN)
+		}
+	}
+	for _, d := range n.drives {
+		for _, p := range d.places {
+			if p.iqn == iqn {
+				luns = append(luns, n.driveStatus(d, p))
+			}
 		}
 	}
 	slices.SortFunc(luns, func(a, b LUNStatus) int { return cmp.Compare(a.LUN, b.LUN) })
@@ -91,7 +98,12 @@ func (n *Node) caches() ([]CacheStatus, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Volumes = []string{}
+		s.Volumes, s.Drives = []string{}, []string{}
+		for _, d := range n.drives {
+			if r := n.contents(d); r.Image != nil && r.Image.Name == c.Image && r.Image.Identity == c.Identity {
+				s.Drives = append(s.Drives, d.name)
+			}
+		}
 		for _, v := range volumes {
 			if info, err := infoOf(v); err == nil && v.Image == c.Image && info.Identity == c.Identity {
 				s.Volumes = append(s.Volumes, v.Name)

@@ -26,7 +26,7 @@ import (
 //  3. plans: every check that can fail without changing anything
 //  4. Listen: a port that is taken is found out before volumes are made;
 //     initiators that come early wait
-//  5. create and open volumes, build the targets
+//  5. create and open volumes and drives, build the targets
 //  6. Serve: only now, because some initiators do not come back after they
 //     were refused
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
@@ -46,6 +46,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	}()
 	log.Info("starting", "node", cfg.Node, "version", Version(), "data", cfg.DataDir, "store", n.store.URL())
 	plans, err := n.plans(ctx)
+	if err == nil {
+		err = n.planDrives(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -76,15 +79,24 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	return n, nil
 }
 
-// build makes the tree that the plans describe: volumes below units below
-// targets. After an error the volumes that it created are gone again.
+// build makes the tree that the plans describe: volumes and drives below
+// targets. After an error those that it created are gone again.
 func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	var created []plan
+	var drives []*drive // that were not known before
+	for _, d := range n.drives {
+		if !d.made {
+			drives = append(drives, d)
+		}
+	}
 	defer func() {
 		if err == nil {
 			return
+		}
+		for _, d := range drives {
+			err = errors.Join(err, n.db.SetUnitState(d.unit, driveContents, nil))
 		}
 		for _, p := range created {
 			n.mu.Lock()
@@ -132,6 +144,9 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 			attrs = append(attrs, "image", v.meta.Image, "local", Percent(v.image.status().Local()))
 		}
 		n.log.Info("disk", attrs...)
+	}
+	if err := n.buildDrives(ctx, units); err != nil {
+		return err
 	}
 	for _, t := range n.cfg.Targets {
 		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, Networks: t.networks(), CHAP: chaps.targets[t.IQN], Units: units[t.IQN]})

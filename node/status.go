@@ -45,14 +45,21 @@ type SessionStatus struct {
 	Since     time.Time `json:"since"`
 }
 
-// LUNStatus is what a LUN number points to.
+// LUNStatus is what a LUN number points to: a disk, or a CD-ROM drive.
 type LUNStatus struct {
 	IQN    string `json:"iqn"`
 	LUN    int    `json:"lun"`
-	Type   string `json:"type"` // disk
-	Volume string `json:"volume"`
-	Image  string `json:"image,omitempty"`
-	Size   int64  `json:"size"`
+	Type   string `json:"type"`             // disk, cdrom
+	Volume string `json:"volume,omitempty"` // of a disk
+	Image  string `json:"image,omitempty"`  // what the volume is an overlay of, or the medium in the drive
+	Size   int64  `json:"size"`             // of the disk or of the medium
+
+	// Of a drive.
+	Drive    string   `json:"drive,omitempty"`     // the same name: the same drive
+	Label    string   `json:"label,omitempty"`     // of the volume on the medium
+	Tray     string   `json:"tray,omitempty"`      // open, closed
+	LockedBy []string `json:"locked_by,omitempty"` // initiators that keep it closed
+	Problem  string   `json:"problem,omitempty"`   // why not all of the medium can be read
 }
 
 // VolumeStatus is one volume.
@@ -84,6 +91,7 @@ type CacheStatus struct {
 	Zero     int64    `json:"zero"`    // known to be zeros, nothing to copy
 	Absent   int64    `json:"absent"`  // to be fetched when read
 	Volumes  []string `json:"volumes"` // that use it
+	Drives   []string `json:"drives"`  // that it is in
 	// Since the image was opened.
 	Hits         uint64 `json:"hits"`
 	Misses       uint64 `json:"misses"`
@@ -115,6 +123,6 @@ type ImageStatus struct {
 	Size     int64     `json:"size"` // of the disk it is
 	Format   string    `json:"format"`
 	Label    string    `json:"label,omitempty"` // of the volume on a disc
-	Identity string    `json:"identity"` // changes when its content does
+	Identity string    `json:"identity"`        // changes when its content does
 	Modified time.Time `json:"modified"`
 }

@@ -147,6 +147,7 @@ func (l *LimitsConfig) validate(ps *Problems) {
 func (c *Config) validateTargets(ps *Problems) {
 	targets := map[string]int{}
 	volumes := map[string]volumeUse{}
+	drives := map[string]driveUse{}
 	for i, t := range c.Targets {
 		key := fmt.Sprintf("targets[%d]", i)
 		if t.IQN == "" {
@@ -172,6 +173,9 @@ func (c *Config) validateTargets(ps *Problems) {
 		luns := map[int]int{}
 		for j := range t.LUNs {
 			validateLUN(ps, fmt.Sprintf("%s.luns[%d]", key, j), j, &t.LUNs[j], luns, volumes)
+			if c := t.LUNs[j].CDROM; c != nil {
+				validateDrive(ps, fmt.Sprintf("%s.luns[%d].cdrom", key, j), t.IQN, *c, drives)
+			}
 		}
 	}
 }
@@ -190,12 +194,14 @@ func validateLUN(ps *Problems, key string, j int, l *LUNConfig, luns map[int]int
 	} else {
 		luns[l.LUN] = j
 	}
-	if l.CDROM != nil {
-		ps.unsupported(key+".cdrom", "units are disks; use disk")
+	switch {
+	case l.CDROM != nil && l.Disk != nil:
+		ps.add(key, "both a disk and a cdrom; give each a number of its own")
 		return
-	}
-	if l.Disk == nil {
-		ps.add(key, "no disk; say which volume it shows, such as disk: {volume: demo, size: 10GiB}")
+	case l.CDROM != nil:
+		return
+	case l.Disk == nil:
+		ps.add(key, "neither a disk nor a cdrom; say which volume it shows, such as disk: {volume: demo, size: 10GiB}, or make it a drive with cdrom: {}")
 		return
 	}
 	validatePrefetch(ps, key+".disk.prefetch", l.Disk.Prefetch)
@@ -214,6 +220,45 @@ func validateLUN(ps *Problems, key string, j int, l *LUNConfig, luns map[int]int
 	} else if err := validVolumeSize(l.Disk.Size); err != nil && l.Disk.Size != 0 {
 		ps.add(key+".disk.size", "%v", err)
 	}
+}
+
+// driveUse is where a drive was declared first, what is in it, and which
+// targets show it.
+type driveUse struct {
+	key, media string
+	targets    map[string]string
+}
+
+// validateDrive checks a drive of a target. Who names no medium leaves that to
+// the others that name the same drive.
+func validateDrive(ps *Problems, key, iqn string, c CDROMConfig, drives map[string]driveUse) {
+	if c.Media != "" {
+		if err := ValidImageName(c.Media); err != nil {
+			ps.add(key+".media", "%v", err)
+		}
+	}
+	if c.Name == "" {
+		return
+	}
+	if !volumeName.MatchString(c.Name) {
+		ps.add(key+".name", "%q is not the name of a drive: letters, digits, '.', '_' and '-', at most 63, a letter or digit first", c.Name)
+		return
+	}
+	use, dup := drives[c.Name]
+	if !dup {
+		use = driveUse{key: key, targets: map[string]string{}}
+	}
+	if other, dup := use.targets[iqn]; dup {
+		ps.add(key+".name", "drive %s is %s of this target already", c.Name, other)
+	}
+	if use.media != "" && c.Media != "" && use.media != c.Media {
+		ps.add(key+".media", "drive %s is declared as %s already, with %s in it", c.Name, use.key, use.media)
+	}
+	if use.media == "" && c.Media != "" {
+		use.media, use.key = c.Media, key
+	}
+	use.targets[iqn] = key
+	drives[c.Name] = use
 }
 
 // initiatorName is more generous than the standard, since the names are other

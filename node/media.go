@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"skylun/blobstore"
+	"skylun/lun"
+)
+
+// MediaSpec asks for a medium in a drive.
+type MediaSpec struct {
+	Image string `json:"image"`
+	Any   bool   `json:"any,omitempty"`   // also one that is no ISO
+	Force bool   `json:"force,omitempty"` // also when a guest has locked the tray
+}
+
+// medium is an image in a drive.
+type medium struct {
+	*image
+	node *Node
+}
+
+var _ lun.Medium = (*medium)(nil)
+
+// ReadAt implements block.Reader.
+func (m *medium) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return m.cache.ReadAt(ctx, p, off)
+}
+
+// TryReadAt implements block.TryReader.
+func (m *medium) TryReadAt(p []byte, off int64) (bool, error) { return m.cache.TryReadAt(p, off) }
+
+// Size implements block.Reader.
+func (m *medium) Size() int64 { return m.info.Size }
+
+// Removed implements lun.Medium. The one that read last may be a connection,
+// which must not wait until the cache is closed.
+func (m *medium) Removed() {
+	n := m.node
+	n.mu.Lock()
+	n.removed = append(n.removed, m.image)
+	n.mu.Unlock()
+	n.removals.Go(func() {
+		n.changes.Lock()
+		defer n.changes.Unlock()
+		n.sweep()
+	})
+}
+
+// sweep releases the images of media that have been removed. The caller holds
+// changes.
+func (n *Node) sweep() {
+	n.mu.Lock()
+	removed := n.removed
+	n.removed = nil
+	n.mu.Unlock()
+	for _, m := range removed {
+		if err := n.releaseImage(m); err != nil {
+			n.log.Error("close the cache of a medium", "image", m.info.Name, "err", err)
+		}
+	}
+}
+
+// buildDrives makes the units of all drives. The caller holds changes.
+func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error {
+	for _, d := range n.drives {
+		r := n.contents(d)
+		if !d.made {
+			if err := n.keep(d, r); err != nil {
+				return err
+			}
+			r = n.contents(d)
+		}
+		cfg := lun.CDROMConfig{Name: d.name, ID: r.ID, Open: r.Open, Store: n.state(d.unit), Save: n.saver(d)}
+		if r.Image != nil {
+			image, err := n.openImage(ctx, *r.Image)
+			if err != nil {
+				return err
+			}
+			cfg.Medium = &medium{image, n}
+		}
+		d.dev = lun.NewCDROM(cfg, n.log)
+		for _, p := range d.places {
+			if err := units[p.iqn].Add(uint16(p.lun), d.dev); err != nil {
+				return fmt.Errorf("target %s: lun %d: %w", p.iqn, p.lun, err)
+			}
+			n.log.Info("drive", "target", p.iqn, "lun", p.lun, "drive", d.name, "medium", r.mediaName(), "tray", tray(r.Open))
+		}
+	}
+	return nil
+}
+
+// saver returns what makes durable what is in d. It has the image of every
+// medium, for it has made them all.
+func (n *Node) saver(d *drive) func(lun.Medium, bool) error {
+	return func(m lun.Medium, open bool) error {
+		r := n.contents(d)
+		r.Image, r.Open = nil, open
+		if m, ok := m.(*medium); ok {
+			r.Image = &m.info
+		}
+		return n.keep(d, r)
+	}
+}
+
+func tray(open bool) string {
+	if open {
+		return "open"
+	}
+	return "closed"
+}
+
+// InsertMedia puts an image into the drive that a number of a target points
+// to, in place of what is in it. It fails with ErrInUse while a guest has
+// locked the tray, and asks the guest to open it, unless it is to be forced.
+func (n *Node) InsertMedia(ctx context.Context, iqn string, number int, spec MediaSpec) (LUNStatus, error) {
+	d, err := n.driveAt(iqn, number)
+	if err != nil {
+		return LUNStatus{}, err
+	}
+	info, err := n.store.Stat(ctx, spec.Image)
+	if err != nil {
+		return LUNStatus{}, n.imageError(spec.Image, err)
+	}
+	if err := checkMedium(info, spec.Any); err != nil {
+		return LUNStatus{}, err
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return LUNStatus{}, errStopping
+	}
+	if d.dev == nil {
+		r := n.contents(d)
+		r.Image, r.Open = &info, false
+		if err := n.keep(d, r); err != nil {
+			return LUNStatus{}, err
+		}
+	} else {
+		image, opened, err := n.openCache(info)
+		if err != nil {
+			return LUNStatus{}, err
+		}
+		var prepare func() // while the drive is becoming ready
+		if opened {
+			prepare = func() { n.settle(ctx, image) }
+		}
+		if err := d.dev.Insert(&medium{image, n}, spec.Force, prepare); err != nil {
+			return LUNStatus{}, errors.Join(n.lockedError(d, "insert", err), n.releaseImage(image))
+		}
+	}
+	n.mu.Lock()
+	d.problem = ""
+	n.mu.Unlock()
+	n.log.Info("medium inserted", "drive", d.name, "image", info.Name, "label", info.Label, "size", Size(info.Size).Human())
+	return n.driveStatus(d, lunPlace{iqn: iqn, lun: number}), nil
+}
+
+// EjectMedia takes out what is in the drive that a number of a target points
+// to; that it is empty is no error. It fails as InsertMedia does.
+func (n *Node) EjectMedia(_ context.Context, iqn string, number int, force bool) (LUNStatus, error) {
+	d, err := n.driveAt(iqn, number)
+	if err != nil {
+		return LUNStatus{}, err
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return LUNStatus{}, errStopping
+	}
+	was := n.contents(d)
+	if d.dev == nil {
+		r := was
+		r.Image, r.Open = nil, true
+		err = n.keep(d, r)
+	} else if err = d.dev.Eject(force); err != nil {
+		err = n.lockedError(d, "eject", err)
+	}
+	if err != nil {
+		return LUNStatus{}, err
+	}
+	n.mu.Lock()
+	d.problem = ""
+	n.mu.Unlock()
+	n.log.Info("medium ejected", "drive", d.name, "image", was.mediaName())
+	return n.driveStatus(d, lunPlace{iqn: iqn, lun: number}), nil
+}
+
+// lockedError says what to do when a guest has locked the tray.
+func (n *Node) lockedError(d *drive, verb string, err error) error {
+	if !errors.Is(err, lun.ErrTrayLocked) {
+		return fmt.Errorf("drive %s: %w", d.name, err)
+	}
+	return Failure(ErrInUse, fmt.Sprintf("drive %s: %v, which uses the medium and has been asked to eject it; try again when it has, or %s without asking with --force", d.name, err, verb))
+}
+
+var errStopping = errors.New("the node is stopping")
+
+// stopping tells whether Close has begun to close what is open.
+func (n *Node) stopping() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.volumes == nil
+}
+
+// driveStatus returns how a drive looks at one of its numbers.
+func (n *Node) driveStatus(d *drive, p lunPlace) LUNStatus {
+	n.mu.Lock()
+	r, problem := d.record, d.problem
+	n.mu.Unlock()
+	s := LUNStatus{IQN: p.iqn, LUN: p.lun, Type: "cdrom", Drive: d.name, Tray: tray(r.Open), Problem: problem}
+	if r.Image != nil {
+		s.Image, s.Label, s.Size = r.Image.Name, r.Image.Label, r.Image.Size
+	}
+	if d.dev != nil {
+		s.LockedBy = d.dev.State().LockedBy
+	}
+	return s
+}
+
+// driveUsing returns a drive with such an image in it, or nil.
+func (n *Node) driveUsing(such func(blobstore.Info) bool) *drive {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.drives {
+		if d.record.Image != nil && such(*d.record.Image) {
+			return d
+		}
+	}
+	return nil
+}
