@@ -70,6 +70,20 @@ func (f *fake) Image(_ context.Context, name string) (node.ImageStatus, error) {
 	return node.ImageStatus{Name: name}, nil
 }
 
+func (f *fake) InsertMedia(_ context.Context, iqn string, lun int, s node.MediaSpec) (node.LUNStatus, error) {
+	if s.Force {
+		return node.LUNStatus{}, node.Failure(node.ErrInUse, "no force")
+	}
+	return node.LUNStatus{IQN: iqn, LUN: lun, Image: s.Image}, nil
+}
+
+func (f *fake) EjectMedia(_ context.Context, iqn string, lun int, force bool) (node.LUNStatus, error) {
+	if !force {
+		return node.LUNStatus{}, node.Failure(node.ErrInUse, "locked")
+	}
+	return node.LUNStatus{IQN: iqn, LUN: lun, Tray: "open"}, nil
+}
+
 func (f *fake) Status(context.Context) (node.Status, error) {
 	return node.Status{
 		Node: `odd "name"`, Version: "1", Started: time.Unix(1700000000, 0),
@@ -123,12 +137,21 @@ func TestCalls(t *testing.T) {
 		}
 	}
 
+	if l, err := c.InsertMedia(ctx, "iqn.x:y/z", 7, node.MediaSpec{Image: "a/b.iso"}); err != nil || l.IQN != "iqn.x:y/z" || l.LUN != 7 || l.Image != "a/b.iso" {
+		t.Errorf("InsertMedia: %+v %v", l, err)
+	}
+	if l, err := c.EjectMedia(ctx, "iqn.x:y", 255, true); err != nil || l.LUN != 255 || l.Tray != "open" {
+		t.Errorf("EjectMedia: %+v %v", l, err)
+	}
+
 	for _, e := range []struct {
 		what string
 		err  error
 		kind error
 		text string
 	}{
+		{"locked", second(c.EjectMedia(ctx, "iqn.x:y", 1, false)), node.ErrInUse, "locked"},
+		{"forced", second(c.InsertMedia(ctx, "iqn.x:y", 1, node.MediaSpec{Force: true})), node.ErrInUse, "no force"},
 		{"missing", second(c.Volume(ctx, "nope")), node.ErrNotFound, "volume nope: no such volume"},
 		{"slash in a name", second(c.Volume(ctx, "a/b")), node.ErrNotFound, "volume a/b: no such volume"},
 		{"existing", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "v1"})), node.ErrExists, "volume v1 already exists"},

@@ -25,7 +25,7 @@ data_dir: d
 portals: ["127.0.0.1:0"]
 targets:
   - iqn: iqn.2026-11.io.skylun:t
-    luns: [{lun: 3, disk: {volume: demo, size: 8MiB}}]
+    luns: [{lun: 3, disk: {volume: demo, size: 8MiB}}, {lun: 4, cdrom: {}}]
 `
 
 func newCLI(t *testing.T, config string) *cli {
@@ -89,6 +89,10 @@ func TestUsage(t *testing.T) {
 	c.refuse(2, "importing from a URL is not supported yet", "image", "import", "https://example.com/x.img")
 	c.refuse(2, "give another NAME", "image", "import", "x", "../x")
 	c.refuse(2, `log.level: "loud" is none of`, "--log-level", "loud", "lun", "list")
+	c.refuse(2, "skylun cdrom what? One of: eject, insert", "cdrom")
+	c.refuse(2, "accepts 3 arg(s), received 2", "cdrom", "insert", "iqn.x:y", "1")
+	c.refuse(2, `"one" is not a LUN`, "cdrom", "insert", "iqn.x:y", "one", "x.iso")
+	c.refuse(2, `"-1" is not a LUN`, "cdrom", "eject", "iqn.x:y", "--", "-1")
 	c.refuse(2, "config.yaml does not exist", "-c", c.path("missing/config.yaml"), "serve")
 	c.want([]string{"skylun"}, "version")
 	c.want([]string{"Available Commands"}, "help")
@@ -109,7 +113,7 @@ func TestWithoutNode(t *testing.T) {
 	c.want([]string{"NAME SIZE WRITTEN IMAGE TARGET LUN v1 1.5 MiB 0 B - - -"}, "volume", "list")
 	c.want([]string{"written 0 B"}, "volume", "show", "v1")
 	c.want([]string{`"size": 1572864`}, "volume", "show", "v1", "-o", "json")
-	c.want([]string{"no units"}, "lun", "list")
+	c.want([]string{"iqn.2026-11.io.skylun:t 4 cdrom - 0 B empty"}, "lun", "list")
 	c.want([]string{"d is sound"}, "check")
 	c.want([]string{`"problems": []`, `"running": false`}, "check", "-o", "json")
 	c.refuse(1, "volume v1 already exists", "volume", "create", "v1", "--size", "1MiB")
@@ -241,6 +245,31 @@ func TestServe(t *testing.T) {
 	c.want([]string{"demo 8 MiB 0 B - iqn.2026-11.io.skylun:t 3"}, "volume", "list")
 	c.want([]string{"iqn.2026-11.io.skylun:t 3 disk demo 8 MiB -"}, "lun", "list")
 	c.want([]string{"is sound, as the running node sees it"}, "check")
+
+	const iqn = "iqn.2026-11.io.skylun:t"
+	disc := make([]byte, 40<<10)
+	copy(disc[16*2048:], "\x01CD001\x01")
+	copy(disc[16*2048+40:], "INSTALL 1")
+	if err := os.WriteFile(c.path("install.iso"), disc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.path("raw.img"), make([]byte, 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.want([]string{"image install.iso is in the store: 40 KiB, iso, INSTALL 1"}, "image", "import", c.path("install.iso"))
+	c.want([]string{"raw"}, "image", "import", c.path("raw.img"), "--format", "raw")
+	c.want([]string{"INSTALL 1 raw.img 8 KiB raw"}, "image", "list")
+	c.want([]string{"label INSTALL 1"}, "image", "show", "install.iso")
+	c.refuse(1, "image raw.img is no ISO but raw", "cdrom", "insert", iqn, "4", "raw.img")
+	c.refuse(1, "target "+iqn+" has no CD-ROM drive at lun 3; the drives are: "+iqn+" lun 4", "cdrom", "insert", iqn, "3", "install.iso")
+	c.want([]string{"drive " + iqn + " lun 4: raw.img"}, "cdrom", "insert", iqn, "4", "raw.img", "--any")
+	c.want([]string{"drive " + iqn + " lun 4: install.iso (INSTALL 1)"}, "cdrom", "insert", iqn, "4", "install.iso", "--force")
+	c.want([]string{iqn + " 4 cdrom - 40 KiB - install.iso (INSTALL 1) 0", "install.iso 40 KiB"}, "status")
+	c.want([]string{iqn + " 4 cdrom - 40 KiB install.iso (INSTALL 1)"}, "lun", "list")
+	c.refuse(1, "it is in drive "+iqn+" lun 4; take it out first with: skylun cdrom eject "+iqn+" 4", "image", "rm", "install.iso")
+	c.want([]string{`"tray": "open"`}, "cdrom", "eject", iqn, "4", "-o", "json")
+	c.want([]string{"empty, tray open"}, "cdrom", "eject", iqn, "4", "--force")
+	c.want([]string{"removed"}, "image", "rm", "install.iso")
 	c.want([]string{"name more"}, "volume", "create", "more", "--size", "1MiB")
 	c.want([]string{"removed"}, "volume", "rm", "more")
 	c.refuse(1, "volume demo is lun 3 of target", "volume", "rm", "demo")

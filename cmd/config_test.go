@@ -38,7 +38,10 @@ func TestShippedConfig(t *testing.T) {
 	want.Targets = []node.TargetConfig{{
 		IQN:        "iqn.2026-11.io.skylun:demo",
 		Initiators: []string{},
-		LUNs:       []node.LUNConfig{{LUN: 0, Disk: &node.DiskConfig{Volume: "demo", Size: 10 << 30}}},
+		LUNs: []node.LUNConfig{
+			{LUN: 0, Disk: &node.DiskConfig{Volume: "demo", Size: 10 << 30}},
+			{LUN: 1, CDROM: &node.CDROMConfig{}},
+		},
 	}}
 	if err := want.Resolve(root); err != nil {
 		t.Fatal(err)
