@@ -39,6 +39,7 @@ targets:
 type Options struct {
 	Binary  string            // of the server; "": it is built
 	Config  string            // of the server; "": the constant Config
+	Files   map[string]string // beside the configuration, for nobody else to read: name -> content
 	Images  map[string]string // imported before the server starts: name -> file
 	Serve   []string          // another server instead, to compare: its command line
 	Env     map[string]string // of the script
@@ -188,6 +189,11 @@ func newHost(ctx context.Context, dir string, o Options) (_ *host, err error) {
 	}
 	if err := os.WriteFile(filepath.Join(h.server.dir, "config.yaml"), []byte(o.Config), 0o644); err != nil {
 		return nil, err
+	}
+	for name, content := range o.Files {
+		if err := os.WriteFile(filepath.Join(h.server.dir, name), []byte(content), 0o600); err != nil {
+			return nil, err
+		}
 	}
 	for name, file := range o.Images {
 		if file, err = filepath.Abs(file); err != nil {

@@ -66,6 +66,35 @@ func TestLogin(t *testing.T) { script(t, "login.sh", Options{}) }
 
 func TestSG(t *testing.T) { script(t, "sg.sh", Options{}) }
 
+// manyLUNs is how many the target many has.
+const manyLUNs = 64
+
+func TestTransport(t *testing.T) {
+	const many = Target + "-many"
+	var config strings.Builder
+	fmt.Fprintf(&config, `
+data_dir: ./data
+portals: [%q, %q]
+discovery:
+  chap: {user: finder, secret_file: finder}
+targets:
+  - iqn: %s
+    chap: {user: alice, secret_file: alice, mutual_user: skylun, mutual_secret_file: skylun}
+    luns:
+      - {lun: 0, disk: {volume: demo, size: 2GiB}}
+  - iqn: %s
+    luns:
+`, Portal, Second, Target, many)
+	for n := range manyLUNs {
+		fmt.Fprintf(&config, "      - {lun: %d, disk: {volume: many%d, size: %dMiB}}\n", n, n, 4+n)
+	}
+	script(t, "transport.sh", Options{
+		Config: config.String(),
+		Files:  map[string]string{"finder": "what finder knows\n", "alice": "what alice knows\n", "skylun": "what skylun knows\n"},
+		Env:    map[string]string{"MANY": many, "COUNT": fmt.Sprint(manyLUNs)},
+	})
+}
+
 func TestFiles(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) { script(t, "files.sh", Options{Env: map[string]string{"FS": fs}}) })
