@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -21,10 +22,12 @@ type client struct {
 	in         []byte // receive buffer
 	start, end int    // in[start:end] is what has arrived and is not yet handled
 	out        []byte // commands to be sent
+	pdu        int    // where the last of them begins
 
 	cmdSN, expStatSN, maxCmdSN uint32
-	sendSegment                int // the target's MaxRecvDataSegmentLength
-	immediate                  int // the most data that may come with a command
+	sendSegment                int  // the target's MaxRecvDataSegmentLength
+	digests                    bool // CRC32C of header and data, from the end of the login on
+	immediate                  int  // the most data that may come with a command
 
 	lun  [8]byte
 	data []byte // Data-Out of every write
@@ -45,6 +48,7 @@ const (
 
 const (
 	headerSize  = 48
+	digestSize  = 4
 	maxSegment  = 256 << 10 // the MaxRecvDataSegmentLength we declare
 	firstBurst  = 64 << 10
 	immediateOp = 0x40
@@ -52,8 +56,9 @@ const (
 	reservedTag = 0xffffffff
 )
 
-// dial logs in to the target iqn at addr and prepares for commands to lun.
-func dial(addr, iqn string, lun int) (*client, error) {
+// dial logs in to the target iqn at addr, with digests or without, and prepares
+// for commands to lun.
+func dial(addr, iqn string, lun int, digests bool) (*client, error) {
 	tcp, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -73,7 +78,7 @@ func dial(addr, iqn string, lun int) (*client, error) {
 		sendSegment: 8192, // the default, RFC 7143 13.12
 	}
 	c.lun[1] = byte(lun)
-	if err := c.login(iqn); err != nil {
+	if err := c.login(iqn, digests); err != nil {
 		c.close()
 		return nil, fmt.Errorf("login to %s at %s: %w", iqn, addr, err)
 	}
@@ -84,16 +89,21 @@ func (c *client) close() { c.conn.Close() }
 
 // login goes through the security stage, without authentication, and the
 // operational stage, RFC 7143 6.3.
-func (c *client) login(iqn string) error {
+func (c *client) login(iqn string, digests bool) error {
+	digest := "None"
+	if digests {
+		digest = "CRC32C"
+	}
+
 	stages := []struct {
 		flags byte
 		keys  string
 	}{
 		{finalFlag | 0<<2 | 1, "InitiatorName=iqn.2026-11.io.skylun:bench\x00SessionType=Normal\x00TargetName=" + iqn + "\x00AuthMethod=None\x00"},
-		{finalFlag | 1<<2 | 3, fmt.Sprintf("HeaderDigest=None\x00DataDigest=None\x00InitialR2T=Yes\x00ImmediateData=Yes\x00"+
-			"MaxRecvDataSegmentLength=%d\x00MaxBurstLength=16776192\x00FirstBurstLength=%d\x00"+
+		{finalFlag | 1<<2 | 3, fmt.Sprintf("HeaderDigest=%[3]s\x00DataDigest=%[3]s\x00InitialR2T=Yes\x00ImmediateData=Yes\x00"+
+			"MaxRecvDataSegmentLength=%[1]d\x00MaxBurstLength=16776192\x00FirstBurstLength=%[2]d\x00"+
 			"MaxConnections=1\x00MaxOutstandingR2T=1\x00ErrorRecoveryLevel=0\x00"+
-			"DataPDUInOrder=Yes\x00DataSequenceInOrder=Yes\x00DefaultTime2Wait=0\x00DefaultTime2Retain=0\x00", maxSegment, firstBurst)},
+			"DataPDUInOrder=Yes\x00DataSequenceInOrder=Yes\x00DefaultTime2Wait=0\x00DefaultTime2Retain=0\x00", maxSegment, firstBurst, digest)},
 	}
 	immediate, burst := true, firstBurst
 	for _, s := range stages {
@@ -104,8 +114,7 @@ func (c *client) login(iqn string) error {
 			copy(h[8:14], []byte{0x80, 0, 0, byte(os.Getpid() >> 8), byte(os.Getpid()), 0}) // ISID, random
 			binary.BigEndian.PutUint32(h[24:], c.cmdSN)
 			binary.BigEndian.PutUint32(h[28:], c.expStatSN)
-			c.out = append(c.out, keys...)
-			c.pad(len(keys))
+			c.seal([]byte(keys))
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -125,27 +134,55 @@ func (c *client) login(iqn string) error {
 					fmt.Sscan(value, &burst)
 				case "ImmediateData":
 					immediate = value == "Yes"
+				case "HeaderDigest", "DataDigest":
+					if value != digest {
+						return fmt.Errorf("%s=%s, want %s", key, value, digest)
+					}
 				}
 			}
 			done = h[1]&finalFlag != 0
 		}
 	}
+	c.digests = digests
 	if immediate {
 		c.immediate = min(burst, c.sendSegment)
 	}
 	return nil
 }
 
-// header appends an empty header to the output and returns it.
+// header appends the header of a PDU to the output and returns it to be filled
+// in, before seal.
 func (c *client) header(op byte, dataLen int) []byte {
+	c.pdu = len(c.out)
 	c.out = append(c.out, make([]byte, headerSize)...)
-	h := c.out[len(c.out)-headerSize:]
+	h := c.out[c.pdu:]
 	h[0], h[1] = op, finalFlag
 	h[5], h[6], h[7] = byte(dataLen>>16), byte(dataLen>>8), byte(dataLen)
 	return h
 }
 
-func (c *client) pad(n int) { c.out = append(c.out, make([]byte, -n&3)...) }
+// seal appends what follows the header: data, padding, and the digests.
+func (c *client) seal(data []byte) {
+	if c.digests {
+		c.out = appendDigest(c.out, c.out[c.pdu:])
+	}
+	if len(data) == 0 {
+		return
+	}
+	begin := len(c.out)
+	c.out = append(c.out, data...)
+	c.out = append(c.out, make([]byte, -len(data)&3)...)
+	if c.digests {
+		c.out = appendDigest(c.out, c.out[begin:])
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendDigest appends the digest of p, RFC 7143 11.2.3.
+func appendDigest(b, p []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(p, castagnoli))
+}
 
 // command queues one SCSI command. For a write, Data-Out is the beginning of
 // c.data. The tag must not be in use.
@@ -166,8 +203,7 @@ func (c *client) command(tag uint32, cdb []byte, n int, write bool) {
 	binary.BigEndian.PutUint32(h[24:], c.cmdSN)
 	binary.BigEndian.PutUint32(h[28:], c.expStatSN)
 	copy(h[32:48], cdb)
-	c.out = append(c.out, c.data[:sent]...)
-	c.pad(sent)
+	c.seal(c.data[:sent])
 	c.cmdSN++
 }
 
@@ -213,6 +249,7 @@ func (c *client) complete() (tag uint32, status byte, err error) {
 				copy(out[20:24], h[20:24])
 				binary.BigEndian.PutUint32(out[24:], c.cmdSN)
 				binary.BigEndian.PutUint32(out[28:], c.expStatSN)
+				c.seal(nil)
 			}
 		default:
 			return 0, 0, fmt.Errorf("unexpected PDU %#x", h[0])
@@ -233,8 +270,7 @@ func (c *client) transfer(r2t []byte) {
 		binary.BigEndian.PutUint32(h[28:], c.expStatSN)
 		binary.BigEndian.PutUint32(h[36:], sn)
 		binary.BigEndian.PutUint32(h[40:], uint32(off))
-		c.out = append(c.out, c.data[off:off+part]...)
-		c.pad(part)
+		c.seal(c.data[off : off+part])
 		off, n = off+part, n-part
 	}
 }
@@ -246,8 +282,15 @@ func (c *client) next() (header, data []byte, err error) {
 	}
 	h := c.in[c.start:]
 	n := int(h[5])<<16 | int(h[6])<<8 | int(h[7])
-	ahs := int(h[4]) * 4
-	size := headerSize + ahs + (n+3)&^3
+	head := headerSize + int(h[4])*4
+	size, padded := head, (n+3)&^3
+	if c.digests {
+		size += digestSize
+		if n > 0 {
+			size += digestSize
+		}
+	}
+	size += padded
 	if size > len(c.in) {
 		return nil, nil, errors.New("PDU larger than negotiated")
 	}
@@ -256,11 +299,23 @@ func (c *client) next() (header, data []byte, err error) {
 	}
 	h = c.in[c.start : c.start+size]
 	c.start += size
+	data = h[head:]
+	if c.digests {
+		if !digestOK(h[:head], h[head:]) || n > 0 && !digestOK(data[digestSize:digestSize+padded], data[digestSize+padded:]) {
+			return nil, nil, errors.New("bad digest")
+		}
+		data = data[digestSize:]
+	}
 	if op := h[0] & 0x3f; op == opResponse || op == opLoginRsp || op == opDataIn && h[1]&1 != 0 { // else StatSN does not count
 		c.expStatSN = binary.BigEndian.Uint32(h[24:]) + 1
 	}
 	c.maxCmdSN = binary.BigEndian.Uint32(h[32:])
-	return h[:headerSize], h[headerSize+ahs : headerSize+ahs+n], nil
+	return h[:headerSize], data[:n], nil
+}
+
+// digestOK tells whether digest begins with that of p.
+func digestOK(p, digest []byte) bool {
+	return binary.LittleEndian.Uint32(digest) == crc32.Checksum(p, castagnoli)
 }
 
 // fill makes sure that n bytes are buffered.

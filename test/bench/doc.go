@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench -md /tmp/table.md            every row, on tmpfs and on disk
 //	go run ./test/bench -rows 'random reads' -dir /dev/shm
+//	go run ./test/bench -list
 //
 // It needs root for tgtd's control socket, and the Debian packages tgt,
 // libiscsi-bin, qemu-utils and qemu-block-extra. It starts every server
@@ -23,6 +24,11 @@
 // qemu-utils, which nobody here wrote; they spend more CPU on an operation
 // than a good target does, so their rates say little above 60,000 a second and
 // the CPU time per operation is the number to look at.
+//
+// Rows with digests have CRC32C of header and data, which the go client makes
+// and checks; tgtd has a target of its own for them, since it takes digests
+// always or never. Libiscsi knows no data digests. Rows with two initiators run
+// two clients at once and count what both did.
 //
 // # What is the same on both sides
 //

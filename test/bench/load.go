@@ -18,6 +18,9 @@ type load struct {
 	Flush  int           `json:"flush"`  // SYNCHRONIZE CACHE after so many writes, 0: never
 	Limit  int64         `json:"limit"`  // commands at most, 0: no limit
 	Seed   uint64        `json:"seed"`
+
+	Digests bool `json:"digests"` // CRC32C of header and data
+	Clients int  `json:"clients"` // initiators at once, each with all of the above; 0: one
 }
 
 // A result is what a load has measured.

@@ -15,8 +15,8 @@ import (
 func main() {
 	var err error
 	switch {
-	case len(os.Args) == 5 && os.Args[1] == "load":
-		err = loadMain(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 6 && os.Args[1] == "load":
+		err = loadMain(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 	case len(os.Args) == 5 && os.Args[1] == "plain":
 		err = plainMain(os.Args[2], os.Args[3], os.Args[4])
 	default:
@@ -44,6 +44,7 @@ func benchMain() error {
 		match = flag.String("rows", ".", "measure the rows whose name matches this `regexp`")
 		dir   = flag.String("dir", "/dev/shm:/var/tmp", "put the files below each of these `directories`, one table each")
 		mib   = flag.Int64("size", 256, "size of each unit in `MiB`, at most 2047")
+		list  = flag.Bool("list", false, "print the names of the rows and end")
 		md    = flag.String("md", "", "also write the tables as markdown to this `file`")
 	)
 	flag.StringVar(&o.binary, "skylun", "", "measure this `binary` instead of one built from the source")
@@ -55,9 +56,17 @@ func benchMain() error {
 		return err
 	}
 	for _, r := range rows {
-		if re.MatchString(r.name) {
+		if *list {
+			fmt.Println(r.name)
+		} else if re.MatchString(r.name) {
 			o.rows = append(o.rows, r.timed(o.time))
 		}
+	}
+	if *list {
+		return nil
+	}
+	if len(o.rows) == 0 {
+		return fmt.Errorf("no row matches %q; -list shows them", *match)
 	}
 	o.dirs = filepath.SplitList(*dir)
 	o.size = *mib << 20

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +21,11 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 	}
 	url := fmt.Sprintf("iscsi://%s/%s/%d", s.addr, iqn, lun)
 	blocks := size / int64(l.Size)
-	run := func() (result, error) { return l.child(ctx, s.addr, lun) }
+	run := func(i int) (result, error) {
+		l := l
+		l.Seed += uint64(i) << 32 // each its own order
+		return l.child(ctx, s.addr, s.target(l.Digests), lun)
+	}
 	switch {
 	case client == "libiscsi" && l.Write:
 		sample, err := l.qemuBench(ctx, url, blocks, 2000) // it takes a number of commands, not a time
@@ -27,16 +33,16 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 			return result{}, err
 		}
 		n := int64(sample.rate() * l.Time.Seconds())
-		run = func() (result, error) { return l.qemuBench(ctx, url, blocks, n) }
+		run = func(int) (result, error) { return l.qemuBench(ctx, url, blocks, n) }
 	case client == "libiscsi":
-		run = func() (result, error) { return l.iscsiPerf(ctx, url) }
+		run = func(int) (result, error) { return l.iscsiPerf(ctx, url) }
 	}
 	unix.Sync() // what earlier turns wrote is not written back during this one
 	before, err := s.cpu()
 	if err != nil {
 		return result{}, err
 	}
-	r, err := run()
+	r, err := together(l.Clients, run)
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -45,13 +51,31 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 	return r, err
 }
 
-// child runs l in a process of its own: "bench load ADDR LUN LOAD".
-func (l load) child(ctx context.Context, addr string, lun int) (result, error) {
+// together runs n clients at once and returns what they did in sum, over the
+// time of the longest.
+func together(n int, run func(i int) (result, error)) (sum result, err error) {
+	results := make([]result, max(n, 1))
+	errs := make([]error, len(results))
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() { results[i], errs[i] = run(i) })
+	}
+	wg.Wait()
+	for _, r := range results {
+		sum.Ops += r.Ops
+		sum.Time = max(sum.Time, r.Time)
+		sum.Flush = max(sum.Flush, r.Flush)
+	}
+	return sum, errors.Join(errs...)
+}
+
+// child runs l in a process of its own: "bench load ADDR IQN LUN LOAD".
+func (l load) child(ctx context.Context, addr, iqn string, lun int) (result, error) {
 	spec, err := json.Marshal(l)
 	if err != nil {
 		return result{}, err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "load", addr, fmt.Sprint(lun), string(spec))
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "load", addr, iqn, fmt.Sprint(lun), string(spec))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -63,7 +87,7 @@ func (l load) child(ctx context.Context, addr string, lun int) (result, error) {
 }
 
 // loadMain is the child's main.
-func loadMain(addr, lun, spec string) error {
+func loadMain(addr, iqn, lun, spec string) error {
 	var l load
 	if err := json.Unmarshal([]byte(spec), &l); err != nil {
 		return err
@@ -72,7 +96,7 @@ func loadMain(addr, lun, spec string) error {
 	if _, err := fmt.Sscan(lun, &n); err != nil {
 		return err
 	}
-	c, err := dial(addr, iqn, n)
+	c, err := dial(addr, iqn, n, l.Digests)
 	if err != nil {
 		return err
 	}

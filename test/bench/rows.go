@@ -27,6 +27,17 @@ var rows = []row{
 	{name: "64 KiB random writes, 16 in flight", load: load{Write: true, Random: true, Size: 64 * kib, Depth: 16}, unit: ownUnit, against: "tgtd", want: 2.5},
 	{name: "256 KiB sequential writes, 8 in flight", load: load{Write: true, Size: 256 * kib, Depth: 8}, unit: ownUnit, against: "tgtd", want: 2.5},
 
+	{name: "4 KiB random reads, 32 in flight, digests", load: load{Random: true, Size: 4 * kib, Depth: 32, Digests: true}, against: "tgtd", want: 2, wantCPU: 0.45},
+	{name: "4 KiB random writes, 32 in flight, digests", load: load{Write: true, Random: true, Size: 4 * kib, Depth: 32, Digests: true}, unit: ownUnit, against: "tgtd", want: 1.5, wantCPU: 0.6},
+	{name: "256 KiB sequential reads, 8 in flight, digests", load: load{Size: 256 * kib, Depth: 8, Digests: true}, against: "tgtd", want: 1.8},
+	{name: "256 KiB sequential writes, 8 in flight, digests", load: load{Write: true, Size: 256 * kib, Depth: 8, Digests: true}, unit: ownUnit, against: "tgtd", want: 2.5},
+
+	{name: "4 KiB random reads, two initiators with 32 in flight", load: load{Random: true, Size: 4 * kib, Depth: 32, Clients: 2}, against: "tgtd", want: 2, wantCPU: 0.45},
+	{name: "4 KiB random writes, two initiators with 32 in flight", load: load{Write: true, Random: true, Size: 4 * kib, Depth: 32, Clients: 2}, unit: ownUnit, against: "tgtd", want: 1.5, wantCPU: 0.6},
+	{name: "256 KiB sequential reads, two initiators with 8 in flight", load: load{Size: 256 * kib, Depth: 8, Clients: 2}, against: "tgtd", want: 1.8},
+	{name: "256 KiB sequential writes, two initiators with 8 in flight", load: load{Write: true, Size: 256 * kib, Depth: 8, Clients: 2}, unit: ownUnit, against: "tgtd", want: 2.5},
+	{name: "4 KiB random reads, two initiators with 32 in flight, digests", load: load{Random: true, Size: 4 * kib, Depth: 32, Digests: true, Clients: 2}, against: "tgtd", want: 2, wantCPU: 0.45},
+
 	{name: "4 KiB overwrites, 32 in flight", load: load{Write: true, Random: true, Size: 4 * kib, Depth: 32}, unit: ownUnit, against: "plain", want: 0.95},
 	{name: "4 KiB first writes, 32 in flight", load: load{Write: true, Once: true, Size: 4 * kib, Depth: 32}, unit: freshUnit, against: "plain", want: 0.8},
 	{name: "flush after 32 overwrites of 4 KiB", load: load{Write: true, Random: true, Size: 4 * kib, Depth: 32, Flush: 32}, unit: ownUnit, against: "plain", flush: true, want: 1.1},
@@ -48,7 +59,7 @@ func (o options) freshUnits() int {
 // always, libiscsi's programs where they can.
 func (r row) clients() []string {
 	c := []string{"go"}
-	if r.against == "tgtd" && r.load.Time > 0 {
+	if r.against == "tgtd" && r.load.Time > 0 && !r.load.Digests { // libiscsi has no data digests
 		c = append(c, "libiscsi")
 	}
 	return c

@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// iqn is the name of the one target that each side has.
+// iqn is the name of the target that each side has.
 const iqn = "iqn.2026-11.io.skylun:bench"
+
+// iqnDigests is the name of another one with the same units, for loads with
+// digests, where a server has to be told of them.
+const iqnDigests = iqn + "-digests"
 
 // A side is a running server with a set of logical units, all of the same
 // size.
@@ -24,6 +28,8 @@ type side struct {
 	fresh int          // how many units of kind freshUnit are left
 	cmd   *exec.Cmd
 	log   *os.File
+
+	separate bool // iqnDigests is there, and iqn refuses digests
 
 	litter []string // files outside of dir that the server leaves behind
 }
@@ -86,6 +92,14 @@ func (s *side) take(u unit) (int, error) {
 	}
 	s.fresh--
 	return s.lun[freshUnit] + s.fresh, nil
+}
+
+// target returns the name of the target for loads with or without digests.
+func (s *side) target(digests bool) string {
+	if digests && s.separate {
+		return iqnDigests
+	}
+	return iqn
 }
 
 // cpu returns the user and system time that the server has used so far.

@@ -58,7 +58,7 @@ targets:
 		return s, err
 	}
 	fill := load{Write: true, Once: true, Size: 4 * kib, Depth: 32}
-	if _, err := fill.child(context.Background(), addr, s.lun[ownUnit]); err != nil {
+	if _, err := fill.child(context.Background(), addr, iqn, s.lun[ownUnit]); err != nil {
 		return s, err
 	}
 	return s, nil
@@ -70,7 +70,7 @@ targets:
 func (s *side) cacheAll(program, config string) error {
 	read := load{Size: 1024 * kib, Depth: 2, Once: true}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		if _, err := read.child(context.Background(), s.addr, s.lun[readUnit]); err != nil {
+		if _, err := read.child(context.Background(), s.addr, iqn, s.lun[readUnit]); err != nil {
 			return err
 		}
 		out, err := output(context.Background(), program, "status", "-o", "json", "-c", config)

@@ -13,7 +13,7 @@ import (
 // (O_DIRECT).
 func startTgtd(backend string) func(dir string, o options) (*side, error) {
 	return func(dir string, o options) (*side, error) {
-		s := &side{name: "tgtd-" + backend, lun: map[unit]int{readUnit: 1, ownUnit: 2}} // LUN 0 is a controller
+		s := &side{name: "tgtd-" + backend, lun: map[unit]int{readUnit: 1, ownUnit: 2}, separate: true} // LUN 0 is a controller
 		return s, s.runTgtd(dir, backend, o.size)
 	}
 }
@@ -41,6 +41,12 @@ func (s *side) runTgtd(dir, backend string, size int64) error {
 		{"--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--bstype", backend, "-b", read},
 		{"--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "2", "--bstype", backend, "-b", own},
 		{"--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"},
+		{"--op", "new", "--mode", "target", "--tid", "2", "-T", iqnDigests},
+		{"--op", "new", "--mode", "logicalunit", "--tid", "2", "--lun", "1", "--bstype", backend, "-b", read},
+		{"--op", "new", "--mode", "logicalunit", "--tid", "2", "--lun", "2", "--bstype", backend, "-b", own},
+		{"--op", "update", "--mode", "target", "--tid", "2", "-n", "HeaderDigest", "-v", "CRC32C"},
+		{"--op", "update", "--mode", "target", "--tid", "2", "-n", "DataDigest", "-v", "CRC32C"},
+		{"--op", "bind", "--mode", "target", "--tid", "2", "-I", "ALL"},
 	} {
 		if out, err := exec.Command("tgtadm", append([]string{"-C", control, "--lld", "iscsi"}, args...)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("tgtadm %v: %w: %s", args, err, out)
