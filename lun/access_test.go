@@ -140,20 +140,86 @@ func TestAccessClasses(t *testing.T) {
 	classes := map[opFlags]string{accessAll: "aa", accessRead: "ac", accessWrite: "cc", accessSelf: "??"}
 	want := accessRows(t)
 	m := NewMap()
-	rows := map[string][]operation{
-		"disk": newTestDisk(able{quick{newMemory(4096)}}).ops.rows, "absent": m.absent.ops.rows, "well known": m.wellKnown.ops.rows,
-	}
-	for unit := range rows {
-		for i := range rows[unit] {
-			op := &rows[unit][i]
+	const drive = "drive" // MMC uses some operation codes for other commands
+	for unit, rows := range map[string][]operation{
+		"disk": newTestDisk(able{quick{newMemory(4096)}}).ops.rows, drive: newTestDrive(nil).ops.rows,
+		"absent": m.absent.ops.rows, "well known": m.wellKnown.ops.rows,
+	} {
+		for i := range rows {
+			op := &rows[i]
 			got, one := classes[op.flags&accessClass]
 			if !one {
 				t.Errorf("%s: %s: not exactly one access class in flags %b", unit, op.name, op.flags)
-			} else if w := want[rowName(op)]; got != w {
+			} else if w := want[rowName(op)]; unit != drive && got != w {
 				t.Errorf("%s: %s (%s): access class %s, the standards have %q", unit, op.name, rowName(op), got, w)
 			}
 			if op.flags&writes != 0 && got != "cc" {
 				t.Errorf("%s: %s changes the medium with access class %s", unit, op.name, got)
+			}
+		}
+	}
+}
+
+// TestAccessByReservation tries every operation of a disk under every type of
+// reservation, from every kind of nexus, and compares with accessTable.
+func TestAccessByReservation(t *testing.T) {
+	table := accessRows(t)
+	for kind := reservationType(1); kind <= 8; kind++ {
+		if !kind.valid() {
+			continue
+		}
+		p := newReserving(t)
+		p.run(fmt.Sprintf(`
+			h register 0 1	00
+			r register 0 2	00
+			h reserve %d 1	00`, kind))
+		write := strings.Contains("1 5 7", fmt.Sprint(byte(kind)))
+		registrants := kind >= 5
+		for i := range p.d.ops.rows {
+			op := &p.d.ops.rows[i]
+			row := table[rowName(op)]
+			if row == "??" {
+				continue
+			}
+			cdb := make([]byte, len(op.usage))
+			if cdb[0] = op.usage[0]; op.action {
+				cdb[1] = op.usage[1] & actionMask
+			}
+			conflict := row[1] == 'c'
+			if write {
+				conflict = row[0] == 'c'
+			}
+			for name, want := range map[string]bool{"h": false, "r": conflict && !registrants, "u": conflict, "": conflict} {
+				var n *Nexus
+				if name != "" {
+					n = p.nexus(name)
+				}
+				_, err := p.d.admit(&Command{CDB: cdb, Nexus: n})
+				if got := err == errReserved; got != want || err != nil && !got {
+					t.Errorf("type %d: %s from %q: %v, want a conflict: %v", kind, op.name, name, err, want)
+				}
+			}
+		}
+	}
+}
+
+// TestAccessBySelf checks the operations whose fields decide, SBC-3 4.17.
+func TestAccessBySelf(t *testing.T) {
+	for kind := range map[int]bool{1: true, 3: true, 5: true, 6: true, 7: true, 8: true} {
+		p := newReserving(t)
+		p.run(fmt.Sprintf(`
+			h register 0 1	00
+			h reserve %d 1	00`, kind))
+		for cdb, want := range map[string]string{
+			"1b 00 0000 01 00": "00",
+			"1b 00 0000 00 00": "18",
+			"1b 00 0000 11 00": "18",
+			"1e 00 0000 00 00": "00",
+			"1e 00 0000 01 00": "18",
+		} {
+			wantEnding(t, send(t, p.d, p.nexus("u"), cdb, nil), want)
+			if c := send(t, p.d, p.nexus("h"), cdb, nil); c.Status == StatusReservationConflict {
+				t.Errorf("type %d: %s from the holder: conflict", kind, cdb)
 			}
 		}
 	}

@@ -20,6 +20,8 @@ const (
 
 // nexusState is what a unit keeps for one nexus.
 type nexusState struct {
+	name       nexusName
+	denied     opFlags             // the access classes that a persistent reservation keeps from it
 	attentions []scsi.SCSISubError // pending unit attentions in the order of their reports, SAM-5 5.14
 	access     AccessState         // of the port group it came through
 	stopped    bool                // with START STOP UNIT
@@ -40,7 +42,8 @@ func (s *server) Attach(n *Nexus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nexuses[n] == nil {
-		s.nexuses[n] = &nexusState{}
+		name := n.name()
+		s.nexuses[n] = &nexusState{name: name, denied: s.persistent.denies(name)}
 		s.push(s.nexuses[n], scsi.ASC_POWERON_RESET)
 	}
 }
@@ -85,7 +88,7 @@ func (s *server) raiseAll(code scsi.SCSISubError) { s.raiseOthers(nil, code) }
 func (s *server) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.release(s.holder)
+	s.release(s.holder) // persistent reservations stay
 	for _, st := range s.nexuses {
 		s.push(st, ascBusDeviceReset)
 		s.setStopped(st, false)
@@ -202,7 +205,7 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	if op != nil && s.stoppedFor(c.Nexus) && !runsStopped(op) {
 		return errStopped
 	}
-	if flags&shared == 0 && s.reservedAgainst(c.Nexus) {
+	if s.reservedAgainst(c.Nexus, flags) {
 		return errReserved
 	}
 	if cond := s.blocking(op); cond != nil {

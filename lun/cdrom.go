@@ -124,7 +124,7 @@ func (d *CDROM) operations() []operation {
 		d.inquiryOp(),
 		d.reportLUNsOp(),
 		{name: "SEND DIAGNOSTIC", usage: cdb(api.SEND_DIAGNOSTIC, "e4 00 ffff 04"), flags: inline | accessWrite, do: d.sendDiagnostic},
-		{name: "RESERVE(6)", usage: cdb(api.RESERVE, "11 0000 00 04"), flags: inline | accessSelf, do: d.reserve6},
+		{name: "RESERVE(6)", usage: cdb(api.RESERVE, "11 0000 00 04"), flags: accessSelf, do: d.reserve6},
 		{name: "RELEASE(6)", usage: cdb(api.RELEASE, "11 0000 00 04"), flags: inline | shared | accessSelf, do: d.release6},
 
 		{name: "START STOP UNIT", usage: cdb(api.START_STOP, "01 00 04 f3 04"), flags: accessSelf, do: d.startStop},

@@ -117,8 +117,6 @@ func (d *Disk) operations() []operation {
 		{name: "READ CAPACITY(16)", usage: serviceAction(api.SERVICE_ACTION_IN, api.SAI_READ_CAPACITY_16, "ffffffffffffffff ffffffff 01 04"),
 			action: true, flags: inline | shared | accessAll, do: d.readCapacity16},
 		{name: "PREVENT ALLOW MEDIUM REMOVAL", usage: cdb(api.ALLOW_MEDIUM_REMOVAL, "000000 03 04"), flags: inline | shared | accessSelf, do: d.preventAllow},
-		{name: "RESERVE(6)", usage: cdb(api.RESERVE, "11 0000 00 04"), flags: inline | accessSelf, do: d.reserve6},
-		{name: "RELEASE(6)", usage: cdb(api.RELEASE, "11 0000 00 04"), flags: inline | shared | accessSelf, do: d.release6},
 	}
 	if _, ok := d.dev.(block.DataRanger); ok {
 		ops = append(ops, operation{
@@ -129,6 +127,7 @@ func (d *Disk) operations() []operation {
 	for _, more := range [][]operation{
 		d.modeOps(d.selectModes), d.diagnosticOps(), {d.startStopOp(), d.logSenseOp()}, d.atomicOps(), d.prefetchOps(), d.defectOps(), d.formatOps(),
 		d.copyOps(), d.tokenOps(), d.receiveCopyOps(),
+		d.reservationOps(d),
 	} {
 		ops = append(ops, more...)
 	}

@@ -33,6 +33,17 @@
 // allocates nothing for a read or write that succeeds. A caller that must not
 // wait calls Try, and hands the command to a worker when it returns false.
 //
+// # Reservations
+//
+// Registrations and persistent reservations belong to nexuses by their names
+// (nexusName), so they outlive sessions, and to the unit, so all targets that
+// show it share them. registrations.go says what each service action does, as
+// functions from state to state; prout.go lets one at a time take effect, after
+// what has to persist was saved. Every operation has an access class, and each
+// attached nexus knows which classes are denied to it: a command that meets no
+// reservation and no unit attention looks at one counter, and another one looks
+// at one mask.
+//
 // # gotgt
 //
 // The package takes operation codes, sense codes and page constants from

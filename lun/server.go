@@ -41,6 +41,12 @@ type server struct {
 	// medium runs, while there is a reason to look at the gate.
 	notice func(*Command, *operation)
 
+	// turn is held by the one command that changes reservations. It is taken
+	// before mu.
+	turn              chan struct{}
+	persistent        registrations // guarded by mu, changed by who has the turn
+	savedReservations bool          // who has the turn may look: something is in the store
+
 	protected       atomic.Bool // commands that change the medium are refused
 	descriptorSense atomic.Bool // D_SENSE in the control mode page
 	softProtected   atomic.Bool // SWP there
@@ -52,6 +58,8 @@ type server struct {
 func (s *server) serve(ops []operation, missing error) {
 	s.ops = newOpTable(ops, missing)
 	s.nexuses = make(map[*Nexus]*nexusState)
+	s.turn = make(chan struct{}, 1)
+	s.loadReservations()
 }
 
 // Try implements Unit.
