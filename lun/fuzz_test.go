@@ -3,8 +3,10 @@ package lun
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"flag"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -26,6 +28,17 @@ func (a able) DataRanges(ctx context.Context, r block.Range, f func(block.Range)
 
 func (a able) Update(ctx context.Context, p []byte, off int64, f func([]byte) (bool, error)) error {
 	return updatable{a.memory}.Update(ctx, p, off, f)
+}
+
+func (a able) Prefetch(ctx context.Context, off, n int64, wait bool) error {
+	return distant{a.memory, new([]string)}.Prefetch(ctx, off, n, wait)
+}
+
+func (a able) CopyFrom(ctx context.Context, off int64, src block.Reader, from, n int64) (bool, error) {
+	if s, ok := src.(able); ok {
+		src = copying{s.memory, nil}
+	}
+	return copying{a.memory, new([]string)}.CopyFrom(ctx, off, src, from, n)
 }
 
 // hostile is a disk to be tormented: its device notes calls beyond the end,
@@ -138,6 +151,9 @@ func FuzzCommand(f *testing.F) {
 		}
 		f.Add(uint16(1), byte(1), []byte{byte(api.RESERVE), 0, 0, 0, 0, 0}, cdb, filled(1024, 0x18), 7)
 	}
+	for _, l := range h.copyLists() {
+		f.Add(uint16(1), byte(0), []byte{byte(api.RESERVE), 0, 0, 0, 0, 0}, l.cdb, l.out, 512)
+	}
 	f.Fuzz(func(t *testing.T, lun uint16, nexus byte, before, cdb, out []byte, inLimit int) {
 		h := newHostile(t, nexus&2 != 0)
 		for range 2 { // the other nexus is first: to reserve, to stop, to protect
@@ -148,6 +164,25 @@ func FuzzCommand(f *testing.F) {
 		h.check(t, encodeLUN(1), 0, cdb, out, len(out)) // and without an attention in the way
 		h.check(t, encodeLUN(1), 0, cdb, out, len(out))
 	})
+}
+
+// copyLists returns CDBs of the third-party copy commands, each with a parameter
+// list that does something; the last one has a token that is unknown.
+func (h *hostile) copyLists() (all []parameterList) {
+	add := func(cdb, list []byte) {
+		binary.BigEndian.PutUint32(cdb[10:], uint32(len(list)))
+		all = append(all, parameterList{cdb, list})
+	}
+	zero := make([]byte, tokenLength)
+	copy(zero, []byte{0xff, 0xff, 0, 1})
+	made := bytes.Clone(zero)
+	copy(made, []byte{0, 0x80, 0, 1})
+	h.d.appendIdentification(made[tokenCreator:tokenCreator])
+	add(tokenCDB(0, 0, 0), copyParameterList(1, 0, names(h.d), slices.Concat(segment(0, 0, 3, 1, 9), segment(0, thisDisk, 8, 16, 4))))
+	add(tokenCDB(0x10, 1, 0), populateList(0, 0, 0, extents{{2, 3}, {9, 1}}))
+	add(tokenCDB(0x11, 1, 0), writeList(0, 0, zero, extents{{2, 3}, {9, 1}}))
+	add(tokenCDB(0x11, 1, 0), writeList(2, 0, made, extents{{2, 3}, {9, 1}}))
+	return all
 }
 
 var seed = flag.Uint64("seed", 0, "of the random commands; 0 takes another one each time")
@@ -189,6 +224,13 @@ func TestRandomCommands(t *testing.T) {
 					out[i] = byte(rnd.Uint32()) >> rnd.IntN(8)
 				}
 			}
+			if lists := h.copyLists(); rnd.IntN(16) == 0 {
+				l := lists[rnd.IntN(len(lists))]
+				cdb, out = l.cdb, l.out
+				if rnd.IntN(2) == 0 {
+					out[rnd.IntN(len(out))] ^= byte(rnd.Uint32())
+				}
+			}
 			limit := []int{0, 1, 7, 18, 512, 4096, 1 << 20}[rnd.IntN(7)]
 			h.m.reluct = rnd.IntN(4) == 0
 			h.check(t, encodeLUN(uint16(rnd.IntN(2))), rnd.IntN(2), cdb, out, limit)
@@ -213,7 +255,7 @@ type parameterList struct{ cdb, out []byte }
 func parameterLists(t *testing.T) []parameterList {
 	list := unmapList([2]uint64{0, 8}, [2]uint64{8, 8})
 	modes := unhex(t, "00000008 00000020 00000200 08 12 04 00000000000000000000000000000000 00 0a 0a 02 10 0000000000000000")
-	return []parameterList{
+	return append(newHostile(t, false).copyLists()[:3], []parameterList{
 		{unmapCDB(len(list)), list},
 		{unhex(t, "15 11 0000 2c 00"), modes},
 		{unhex(t, "55 10 0000000000 0028 00"), append(unhex(t, "0000000000000000"), modes[12:]...)},
@@ -223,7 +265,10 @@ func parameterLists(t *testing.T) []parameterList {
 		{extentCDB(0x2e, 2, 0, 2), make([]byte, 1024)},
 		{extentCDB(0x2f, 2, 0, 2), make([]byte, 1024)},
 		{extentCDB(0x41, 0, 0, 2), make([]byte, 512)},
-	}
+		{compareCDB(0, 0, 1), make([]byte, 1024)},
+		{extentCDB(0x8b, 0, 0, 2), make([]byte, 1024)},
+		{[]byte{0x04, 0x30, 0, 0, 0, 0}, make([]byte, 8)},
+	}...)
 }
 
 // TestShortDataOut cuts the Data-Out of well-formed commands everywhere.
