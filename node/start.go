@@ -129,6 +129,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 			return fmt.Errorf("target %s: %w", t.IQN, err)
 		}
 	}
+	n.connect(units)
 	for _, p := range plans {
 		v, err := n.openVolume(ctx, *p.stored, p.info)
 		if err != nil {
