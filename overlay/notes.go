@@ -109,12 +109,10 @@ func (s *sparse) takeNotes(notes Notes, boot string) error {
 	return localError(err)
 }
 
-// takeOver marks the blocks from first on as p says. Their bytes are not known
-// to be on disk.
+// takeOver marks the blocks from first on as p says.
 func (s *sparse) takeOver(p []byte, first int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wrote.Store(true)
 	for i := 0; i < len(p); {
 		end := i + 1
 		for end < len(p) && p[end] == p[i] {

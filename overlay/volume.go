@@ -76,6 +76,9 @@ func Open(cfg Config) (*Volume, error) {
 	v := &Volume{name: cfg.Name, number: volumes.Add(1), layer: layer, base: cfg.Base, log: cfg.Log}
 	v.size.Store(cfg.Size)
 	layer.punch = v.punch
+	// A process that was killed may have written what nobody has synced, also
+	// without a change of states: the first flush makes up for it.
+	layer.wrote.Store(true)
 	return v, nil
 }
 
