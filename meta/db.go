@@ -1,9 +1,11 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -50,10 +52,11 @@ var (
 type DB struct {
 	bolt *bbolt.DB
 
-	folds    chan struct{} // the journal is long
-	stop     chan struct{} // closed to end the folding goroutine
-	stopped  sync.WaitGroup
-	foldFail func(error) // told about a fold that failed, nil: nobody
+	folds     chan struct{} // the journal is long
+	stop      chan struct{} // closed to end the folding goroutine
+	stopped   sync.WaitGroup
+	foldEvery uint64      // journal records between two folds
+	foldFail  func(error) // told about a fold that failed, nil: nobody
 }
 
 // Options are the parts of a DB that its user may supply.
@@ -62,6 +65,10 @@ type Options struct {
 	// Nothing is lost by that: the records stay, and it is tried again after
 	// the next flush.
 	FoldFailed func(error)
+
+	// FoldEvery is how many journal records there are between two folds; 0:
+	// as many as are good, negative: they are folded only by Fold.
+	FoldEvery int
 }
 
 // Open opens the file at path, creating it with mode 0600 when it does not
@@ -73,8 +80,13 @@ func Open(path string, opt Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metadata %s: %w", path, err)
 	}
-	d := &DB{bolt: db, folds: make(chan struct{}, 1), stop: make(chan struct{}), foldFail: opt.FoldFailed}
-	d.requestFold()
+	d := &DB{bolt: db, folds: make(chan struct{}, 1), stop: make(chan struct{}), foldFail: opt.FoldFailed,
+		foldEvery: uint64(cmp.Or(max(opt.FoldEvery, 0), foldEvery))}
+	if opt.FoldEvery < 0 {
+		d.foldEvery = math.MaxUint64
+	} else {
+		d.requestFold()
+	}
 	d.stopped.Go(d.foldLoop)
 	return d, nil
 }

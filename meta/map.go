@@ -87,7 +87,7 @@ func (m *Map) Append(extents []Extent) error {
 				return err
 			}
 			key := journalKey(m.id, seq)
-			long = long || seq%foldEvery == 0
+			long = long || seq%m.db.foldEvery == 0
 			if err := b.Put(key, encodeRecord(key, part)); err != nil {
 				return err
 			}
