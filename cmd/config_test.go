@@ -74,7 +74,7 @@ targets:
   - iqn: iqn.2026-11.io.skylun:a
     initiators: [iqn.1991-05.com.microsoft:WIN_1]
     chap: {user: u, secret_file: secret/u, users: [{user: v, secret_file: /v, mutual_user: w, mutual_secret_file: w}], algorithms: [SHA-256]}
-    luns: [{lun: 7, disk: {volume: "007", image: 2026-01-02, size: 1.5GiB}}]
+    luns: [{lun: 7, disk: {volume: "007", image: 2026-01-02, size: 1.5GiB, read_only: true}}]
 `)
 	s, err := loadConfig(path, func(c *node.Config) { c.Log.Level = "error" })
 	if err != nil {
@@ -97,7 +97,7 @@ targets:
 		{"chap", fmt.Sprint(s.Targets[0].Chap), fmt.Sprintf("{u %s   [{v /v w %s}] [SHA-256]}", filepath.Join(dir, "secret/u"), filepath.Join(dir, "w"))},
 		{"discovery", fmt.Sprint(s.Discovery.Chap), fmt.Sprintf("{finder %s   [] []}", filepath.Join(dir, "secret/f"))},
 		{"lun", s.Targets[0].LUNs[0].LUN, 7},
-		{"disk", *s.Targets[0].LUNs[0].Disk, node.DiskConfig{Volume: "007", Image: "2026-01-02", Size: 3 << 29}},
+		{"disk", *s.Targets[0].LUNs[0].Disk, node.DiskConfig{Volume: "007", Image: "2026-01-02", Size: 3 << 29, ReadOnly: true}},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s = %v, want %v", c.what, c.got, c.want)

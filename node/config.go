@@ -110,6 +110,7 @@ type DiskConfig struct {
 	Volume   string `yaml:"volume"`
 	Image    string `yaml:"image"` // what it is an overlay of, empty: a blank disk
 	Size     Size   `yaml:"size"`  // 0: the size of the image
+	ReadOnly bool   `yaml:"read_only"`
 	Prefetch string `yaml:"prefetch"`
 }
 

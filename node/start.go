@@ -135,7 +135,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 		if err != nil {
 			return err
 		}
-		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
+		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.place.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
 		if err := units[p.place.iqn].Add(uint16(p.place.lun), unit); err != nil {
 			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
 		}
