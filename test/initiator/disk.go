@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"skylun/block"
 )
@@ -13,11 +14,14 @@ import (
 // the same contract as what is below it. Ranges need not be aligned to logical
 // blocks; they are widened, and writes read what they do not cover.
 type Disk struct {
-	mu   sync.Mutex
-	c    *Conn
-	lun  uint8
-	bs   int64 // bytes of a logical block
-	size int64
+	idle  chan *Conn    // connections without a command
+	cmdSN atomic.Uint32 // of the session's next command
+	lun   uint8
+	bs    int64 // bytes of a logical block
+	size  int64
+
+	// mu is held exclusively while something is read to be written back.
+	mu sync.RWMutex
 }
 
 var _ block.Device = (*Disk)(nil)
@@ -26,9 +30,11 @@ var _ block.Device = (*Disk)(nil)
 const maxTransfer = 1 << 20
 
 // Disk returns the logical unit of a connection that is logged in, after it
-// has fetched the unit attention that waits there.
-func (c *Conn) Disk(lun uint8) (*Disk, error) {
-	d := &Disk{c: c, lun: lun, bs: 1}
+// has fetched the unit attention that waits there. Others are further connections
+// of its session: commands go through whichever has none at the moment, so that
+// parallel calls use them all.
+func (c *Conn) Disk(lun uint8, others ...*Conn) (*Disk, error) {
+	d := &Disk{idle: make(chan *Conn, 1+len(others)), lun: lun, bs: 1}
 	for range 4 { // TEST UNIT READY, until no unit attention is left
 		if r, err := c.Do(lun, make([]byte, 6), 0, nil); err != nil || r.Status == 0 {
 			break
@@ -43,6 +49,10 @@ func (c *Conn) Disk(lun uint8) (*Disk, error) {
 	}
 	d.bs = int64(binary.BigEndian.Uint32(r.Data[8:]))
 	d.size = int64(binary.BigEndian.Uint64(r.Data)+1) * d.bs
+	d.cmdSN.Store(c.CmdSN)
+	for _, c := range append([]*Conn{c}, others...) {
+		d.idle <- c
+	}
 	return d, nil
 }
 
@@ -62,7 +72,10 @@ func (d *Disk) do(ctx context.Context, cdb []byte, in int, out []byte) ([]byte, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r, err := d.c.Do(d.lun, cdb, in, out)
+	c := <-d.idle
+	c.CmdSN = d.cmdSN.Add(1) - 1
+	r, err := c.Do(d.lun, cdb, in, out)
+	d.idle <- c
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +97,8 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := block.CheckRange(off, int64(len(p)), d.size); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return d.readAt(ctx, p, off)
 }
 
@@ -108,9 +121,18 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := block.CheckRange(off, int64(len(p)), d.size); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	defer d.lock((off|int64(len(p)))%d.bs != 0)()
 	return d.writeAt(ctx, p, off)
+}
+
+// lock takes mu, exclusively or not, and returns what gives it back.
+func (d *Disk) lock(exclusively bool) (unlock func()) {
+	if exclusively {
+		d.mu.Lock()
+		return d.mu.Unlock
+	}
+	d.mu.RLock()
+	return d.mu.RUnlock
 }
 
 func (d *Disk) writeAt(ctx context.Context, p []byte, off int64) error {
@@ -139,8 +161,7 @@ func (d *Disk) Discard(ctx context.Context, off, n int64) error {
 	if err := block.CheckRange(off, n, d.size); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	defer d.lock((off|n)%d.bs != 0)()
 	all := block.Range{Off: off, End: off + n}
 	whole := all.Inward(d.bs)
 	if whole.Empty() {
@@ -162,8 +183,6 @@ func (d *Disk) Discard(ctx context.Context, off, n int64) error {
 
 // Flush implements block.Device.
 func (d *Disk) Flush(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	_, err := d.do(ctx, d.cdb16(0x91, 0, 0), 0, nil)
 	return err
 }
