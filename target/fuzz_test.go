@@ -23,6 +23,7 @@ const (
 	afterDiscovery             // or of a discovery session
 	numbered                   // it is taken as PDUs, whose lengths, sequence numbers and digests are set right
 	digests                    // of the login: both
+	second                     // the connection is the second one of a session
 )
 
 // otherTarget has nothing to do with the one that is fuzzed, whose disk may be
@@ -106,6 +107,7 @@ func FuzzConnection(f *testing.F) {
 		f.Add(byte(afterLogin), data)
 		f.Add(byte(afterLogin|numbered), data)
 		f.Add(byte(afterLogin|numbered|digests), data)
+		f.Add(byte(afterLogin|numbered|second), data)
 	}
 	c := initiator.New(nil)
 	whole := c.NewLogin(pdu.Operational, pdu.FullFeature, true, testNames).Bytes()
@@ -122,6 +124,9 @@ func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, mode byte, data []byte) {
 		c := s.dialOther(t)
 		switch {
+		case mode&afterLogin != 0 && mode&second != 0:
+			mustLogin(t, c, severalKeys...)
+			c = s.addConn(t, c, 1, digestKeys(mode&digests != 0, mode&digests != 0)...)
 		case mode&afterLogin != 0:
 			mustLogin(t, c, digestKeys(mode&digests != 0, mode&digests != 0)...)
 		case mode&afterDiscovery != 0:
