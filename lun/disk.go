@@ -36,7 +36,8 @@ type Disk struct {
 	started   time.Time
 	selfTests selfTests
 
-	writeThrough atomic.Bool // WCE is off: every write is flushed before it ends
+	shown        atomic.Int64 // the size in bytes, as initiators see it
+	writeThrough atomic.Bool  // WCE is off: every write is flushed before it ends
 }
 
 var (
@@ -56,6 +57,9 @@ const (
 // are not shown.
 func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d := &Disk{dev: dev}
+	if dev != nil {
+		d.shown.Store(dev.Size())
+	}
 	d.readOnly = cfg.ReadOnly
 	d.notice = d.noticeChange
 	d.reader, _ = dev.(block.TryReader)
@@ -78,7 +82,7 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 }
 
 // capacity returns the number of logical blocks.
-func (d *Disk) capacity() uint64 { return uint64(d.dev.Size()) / logicalBlock }
+func (d *Disk) capacity() uint64 { return uint64(d.shown.Load()) / logicalBlock }
 
 // operations returns the disk's table.
 func (d *Disk) operations() []operation {

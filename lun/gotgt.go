@@ -27,7 +27,7 @@ func SCSILu(u Unit) *api.SCSILu {
 
 // describe fills in what gotgt's own code may want to know of a disk.
 func (d *Disk) describe(lu *api.SCSILu) {
-	lu.Size = uint64(d.dev.Size())
+	lu.Size = uint64(d.shown.Load())
 	lu.BlockShift = api.DefaultBlockShift
 	lu.SCSIVendorID, lu.SCSIProductID, lu.SCSIID = d.id.vendor, d.id.product, d.id.serial
 	lu.Attrs = api.SCSILuPhyAttribute{

@@ -223,10 +223,17 @@ func TestBasics(t *testing.T) {
 	}
 }
 
+// panicking is a device that has a bug.
+type panicking struct{ quick }
+
+func (panicking) TryReadAt([]byte, int64) (bool, error) { panic("out of my depth") }
+
+func (panicking) ReadAt(context.Context, []byte, int64) error { panic("out of my depth") }
+
 // TestPanic checks that a handler's panic ends its command and no more.
 func TestPanic(t *testing.T) {
 	var log bytes.Buffer
-	d := NewDisk(nil, DiskConfig{Name: "vol"}, slog.New(slog.NewTextHandler(&log, nil)))
+	d := NewDisk(panicking{quick{newMemory(4096)}}, DiskConfig{Name: "vol"}, slog.New(slog.NewTextHandler(&log, nil)))
 	n := testNexus()
 	for _, run := range []func(*Command){
 		func(c *Command) {
@@ -237,10 +244,10 @@ func TestPanic(t *testing.T) {
 		func(c *Command) { d.Execute(context.Background(), c) },
 	} {
 		log.Reset()
-		c := &Command{CDB: unhex(t, "25 00 00000000 0000 00 00"), Nexus: n, InLimit: 8, Alloc: heap{}}
+		c := &Command{CDB: unhex(t, "28 00 00000000 00 0001 00"), Nexus: n, InLimit: 512, Alloc: heap{}}
 		run(c)
 		wantEnding(t, c, "02 4/44/00")
-		for _, want := range []string{"level=ERROR", "volume=vol", "readCapacity10", "READ CAPACITY(10)", n.InitiatorName} {
+		for _, want := range []string{"level=ERROR", "volume=vol", "panicking", "READ(10)", n.InitiatorName} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("the log line lacks %q: %s", want, log.String())
 			}
