@@ -54,6 +54,13 @@ func (f *fake) DeleteVolume(_ context.Context, name string) error {
 	return node.Failure(node.ErrInUse, "volume "+name+" is in use")
 }
 
+func (f *fake) ResizeVolume(_ context.Context, name string, s node.ResizeSpec) (node.VolumeStatus, error) {
+	if !s.Force {
+		return node.VolumeStatus{}, node.Failure(node.ErrInvalid, "too small")
+	}
+	return node.VolumeStatus{Name: name, Size: s.Size}, nil
+}
+
 func (f *fake) ReadVolume(_ context.Context, name string, g func([]byte, int64) error) error {
 	if name != f.volume.Name {
 		return node.Failure(node.ErrNotFound, "no such volume")
@@ -131,6 +138,9 @@ func TestCalls(t *testing.T) {
 	if v, err := c.CreateVolume(ctx, node.VolumeSpec{Name: "n", Image: "i/j", Size: 512}); err != nil || v.Name != "n" || v.Size != 512 || v.Image.Name != "i/j" {
 		t.Errorf("CreateVolume: %+v %v", v, err)
 	}
+	if v, err := c.ResizeVolume(ctx, "a/b", node.ResizeSpec{Size: 1024, Force: true}); err != nil || v.Name != "a/b" || v.Size != 1024 {
+		t.Errorf("ResizeVolume: %+v %v", v, err)
+	}
 	for _, name := range []string{"plain", "dir/with space.vhd", "50%?#/x"} {
 		if m, err := c.Image(ctx, name); err != nil || m.Name != name {
 			t.Errorf("Image(%q): %+v %v", name, m, err)
@@ -157,6 +167,7 @@ func TestCalls(t *testing.T) {
 		{"existing", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "v1"})), node.ErrExists, "volume v1 already exists"},
 		{"invalid", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "n"})), node.ErrInvalid, "no size"},
 		{"used", c.DeleteVolume(ctx, "v1"), node.ErrInUse, "volume v1 is in use"},
+		{"shrunk", second(c.ResizeVolume(ctx, "v1", node.ResizeSpec{Size: 512})), node.ErrInvalid, "too small"},
 		{"failed", second(c.Volume(ctx, "broken")), nil, "the disk is on fire"},
 		{"read of nothing", c.ReadVolume(ctx, "nope", nil), node.ErrNotFound, "no such volume"},
 	} {

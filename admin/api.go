@@ -16,6 +16,7 @@ type API interface {
 	Volume(ctx context.Context, name string) (node.VolumeStatus, error)
 	CreateVolume(ctx context.Context, spec node.VolumeSpec) (node.VolumeStatus, error)
 	DeleteVolume(ctx context.Context, name string) error
+	ResizeVolume(ctx context.Context, name string, spec node.ResizeSpec) (node.VolumeStatus, error)
 
 	// ReadVolume calls f with the content of a volume, in ascending order;
 	// what no call covers reads as zeros. p is valid during the call.

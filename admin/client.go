@@ -136,6 +136,11 @@ func (c *Client) DeleteVolume(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, volumePath(name), nil, nil)
 }
 
+// ResizeVolume implements API.
+func (c *Client) ResizeVolume(ctx context.Context, name string, spec node.ResizeSpec) (v node.VolumeStatus, err error) {
+	return v, c.call(ctx, http.MethodPut, volumePath(name)+"/size", spec, &v)
+}
+
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
 	resp, err := c.do(ctx, http.MethodGet, volumePath(name)+"/content", nil)

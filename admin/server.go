@@ -50,6 +50,7 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 	m.HandleFunc("DELETE /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
 		h.reply(w, r, http.StatusNoContent, nil, api.DeleteVolume(r.Context(), r.PathValue("name")))
 	})
+	m.HandleFunc("PUT /v1/volumes/{name}/size", h.resizeVolume)
 	m.HandleFunc("GET /v1/volumes/{name}/content", h.readVolume)
 	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.Images(r.Context())
@@ -81,6 +82,18 @@ func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := h.api.CreateVolume(r.Context(), spec)
 	h.reply(w, r, http.StatusCreated, v, err)
+}
+
+func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
+	var spec node.ResizeSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
+	h.reply(w, r, http.StatusOK, v, err)
 }
 
 func (h *handler) insertMedia(w http.ResponseWriter, r *http.Request) {

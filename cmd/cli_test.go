@@ -84,6 +84,9 @@ func TestUsage(t *testing.T) {
 	c.refuse(2, "-o xml: want text or json", "-o", "xml", "status")
 	c.refuse(2, "needs --size, an overlay --image", "volume", "create", "x")
 	c.refuse(2, `"10G" is not a size`, "volume", "create", "x", "--size", "10G")
+	c.refuse(2, `volume resize x: "10G" is not a size`, "volume", "resize", "x", "10G")
+	c.refuse(2, "a disk of no size", "volume", "resize", "x", "0")
+	c.refuse(2, "accepts 2 arg(s), received 1", "volume", "resize", "x")
 	c.refuse(2, "a disk of no size", "volume", "create", "x", "--size", "0")
 	c.refuse(2, "--format qcow2: want auto, raw, vhd, iso", "image", "import", "x", "--format", "qcow2")
 	c.refuse(2, "importing from a URL is not supported yet", "image", "import", "https://example.com/x.img")
@@ -126,6 +129,10 @@ func TestWithoutNode(t *testing.T) {
 	}
 	c.refuse(1, "out exists; name another file, or overwrite it with --force", "volume", "export", "v1", c.path("out"))
 	c.want(nil, "volume", "export", "v1", c.path("out"), "--force")
+	c.want([]string{"volume v1 has 2 MiB (2097152 bytes)"}, "volume", "resize", "v1", "2MiB")
+	c.refuse(1, "make the file system on it smaller first, and then force it with --force", "volume", "resize", "v1", "1MiB")
+	c.want([]string{"volume v1 has 1 MiB (1048576 bytes)"}, "volume", "resize", "v1", "1MiB", "--force")
+	c.refuse(1, "volume nope: no such volume", "volume", "resize", "nope", "1MiB")
 	c.want([]string{"volume v1 is removed"}, "volume", "rm", "v1")
 	c.refuse(1, "volume v1: no such volume", "volume", "rm", "v1")
 	if _, err := os.Stat(c.path("d/skylun.sock")); err == nil {

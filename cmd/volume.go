@@ -99,7 +99,7 @@ volume the file does not hold its content at one moment: log out first.`,
 			})
 		},
 	}
-	return group("volume", "Volumes of this node", create, list, show, export, rm)
+	return group("volume", "Volumes of this node", create, list, show, newResize(e), export, rm)
 }
 
 // sizeFlag is a number of bytes as the user writes it.

@@ -55,10 +55,23 @@ func (p *plan) checkStored() (key string, err error) {
 		return "image", fmt.Errorf("missing: volume %s exists and is an overlay of image %s; write that, or name another volume", v.Name, v.Image)
 	case p.spec.Image != v.Image:
 		return "image", fmt.Errorf("volume %s exists and is an overlay of image %s, not of %s; write that, or name another volume", v.Name, v.Image, p.spec.Image)
-	case p.spec.Size != 0 && p.spec.Size != v.Size:
-		return "size", fmt.Errorf("volume %s exists with %v, and resizing is not supported yet; write that, or leave the key out", v.Name, Size(v.Size))
 	}
 	return "", nil
+}
+
+// noteSize tells of a size in the configuration that is not the volume's. The
+// one in the file is what the volume is created with; a volume that was resized
+// must not keep the node from starting.
+func (n *Node) noteSize(p *plan) {
+	switch v := p.stored; {
+	case p.spec.Size == 0 || p.spec.Size == v.Size:
+	case p.spec.Size > v.Size:
+		n.log.Warn("the volume is smaller than the configuration says, which only counts when it is created; use skylun volume resize",
+			"volume", v.Name, "size", Size(v.Size).Human(), "key", p.key+".size", "configured", Size(p.spec.Size).Human())
+	default:
+		n.log.Info("the volume was made larger than the configuration says", "volume", v.Name, "size", Size(v.Size).Human(),
+			"key", p.key+".size", "configured", Size(p.spec.Size).Human())
+	}
 }
 
 // plans returns a checked plan for every disk of the configuration, or
@@ -79,6 +92,7 @@ func (n *Node) plans(ctx context.Context) ([]plan, error) {
 			v, err := n.db.Volume(p.spec.Name)
 			if err == nil {
 				p.stored = &v
+				n.noteSize(&p)
 			} else if !errors.Is(err, meta.ErrNotFound) {
 				return nil, err
 			}

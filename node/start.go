@@ -136,6 +136,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 			return err
 		}
 		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.place.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
+		v.unit = unit
 		if err := units[p.place.iqn].Add(uint16(p.place.lun), unit); err != nil {
 			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"skylun/blobstore"
 	"skylun/block"
+	"skylun/lun"
 	"skylun/meta"
 	"skylun/overlay"
 	"skylun/raid"
@@ -26,7 +27,8 @@ type volume struct {
 	meta  meta.Volume
 	image *image // nil: blank
 	dev   *overlay.Volume
-	users int // guarded by Node.mu
+	unit  *lun.Disk // nil: no target shows it
+	users int       // guarded by Node.mu
 }
 
 func layerFile(id uint64) string { return fmt.Sprintf("layers/%d", id) }
