@@ -11,6 +11,8 @@ import (
 type API interface {
 	Status(ctx context.Context) (node.Status, error)
 	LUNs(ctx context.Context) ([]node.LUNStatus, error)
+	MapLUN(ctx context.Context, iqn string, lun int, volume string) (node.LUNStatus, error)
+	UnmapLUN(ctx context.Context, iqn string, lun int, force bool) error
 
 	Volumes(ctx context.Context) ([]node.VolumeStatus, error)
 	Volume(ctx context.Context, name string) (node.VolumeStatus, error)

@@ -166,6 +166,16 @@ func (c *Client) DeleteImage(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, imagePath(name), nil, nil)
 }
 
+// MapLUN implements API.
+func (c *Client) MapLUN(ctx context.Context, iqn string, lun int, volume string) (s node.LUNStatus, err error) {
+	return s, c.call(ctx, http.MethodPut, lunPath(iqn, lun), mapSpec{volume}, &s)
+}
+
+// UnmapLUN implements API.
+func (c *Client) UnmapLUN(ctx context.Context, iqn string, lun int, force bool) error {
+	return c.call(ctx, http.MethodDelete, fmt.Sprintf("%s?force=%v", lunPath(iqn, lun), force), nil, nil)
+}
+
 // InsertMedia implements API.
 func (c *Client) InsertMedia(ctx context.Context, iqn string, lun int, spec node.MediaSpec) (s node.LUNStatus, err error) {
 	return s, c.call(ctx, http.MethodPut, mediumPath(iqn, lun), spec, &s)
@@ -179,6 +189,10 @@ func (c *Client) EjectMedia(ctx context.Context, iqn string, lun int, force bool
 // Check implements API.
 func (c *Client) Check(ctx context.Context) (problems []string, err error) {
 	return problems, c.get(ctx, "/v1/check", &problems)
+}
+
+func lunPath(iqn string, lun int) string {
+	return fmt.Sprintf("/v1/targets/%s/luns/%d", url.PathEscape(iqn), lun)
 }
 
 func mediumPath(iqn string, lun int) string {

@@ -63,6 +63,8 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 	m.HandleFunc("DELETE /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		h.reply(w, r, http.StatusNoContent, nil, api.DeleteImage(r.Context(), r.PathValue("name")))
 	})
+	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}", h.mapLUN)
+	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}", h.unmapLUN)
 	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}/medium", h.insertMedia)
 	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}/medium", h.ejectMedia)
 	m.HandleFunc("GET /metrics", h.metrics)
@@ -94,6 +96,34 @@ func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := h.api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
 	h.reply(w, r, http.StatusOK, v, err)
+}
+
+// mapSpec says what a logical unit number is to point to.
+type mapSpec struct {
+	Volume string `json:"volume"`
+}
+
+func (h *handler) mapLUN(w http.ResponseWriter, r *http.Request) {
+	number, ok := h.lun(w, r)
+	if !ok {
+		return
+	}
+	var spec mapSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.MapLUN(r.Context(), r.PathValue("iqn"), number, spec.Volume)
+	h.reply(w, r, http.StatusCreated, v, err)
+}
+
+func (h *handler) unmapLUN(w http.ResponseWriter, r *http.Request) {
+	if number, ok := h.lun(w, r); ok {
+		err := h.api.UnmapLUN(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
+		h.reply(w, r, http.StatusNoContent, nil, err)
+	}
 }
 
 func (h *handler) insertMedia(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 
 	"skylun/blobstore"
 	"skylun/block"
+	"skylun/lun"
 	"skylun/meta"
 	"skylun/raid"
 	"skylun/target"
@@ -26,7 +27,7 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 	boot    string     // which run of the system this is
-	luns    []lunPlace // of the configuration, by volume
+	luns    []lunPlace // where volumes are; guarded by mu after the start, replaced and never changed
 	drives  []*drive   // of the configuration
 
 	removals sync.WaitGroup // goroutines that release media
@@ -35,9 +36,12 @@ type Node struct {
 	db    *meta.DB
 	array *raid.Array
 
-	server *target.Server // nil: nothing is exported
-	served chan struct{}  // closed when server.Serve has returned; nil: it was never called
-	failed error          // what it returned, to be read when served is closed
+	conflicts []error // what was mapped and cannot be so with this configuration
+
+	units  map[string]*lun.Map // of the targets; nil: nothing is exported
+	server *target.Server      // nil: nothing is exported
+	served chan struct{}       // closed when server.Serve has returned; nil: it was never called
+	failed error               // what it returned, to be read when served is closed
 
 	// changes is held while volumes, caches or images are made or removed.
 	// It is taken before mu.
@@ -51,9 +55,10 @@ type Node struct {
 
 // lunPlace says where a volume appears.
 type lunPlace struct {
-	iqn  string
-	lun  int
-	disk DiskConfig
+	iqn    string
+	lun    int
+	disk   DiskConfig
+	mapped bool // while the node ran, not by the configuration
 }
 
 // Open opens the data directory of cfg without exporting anything. cfg must
@@ -67,7 +72,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
 			if l.Disk != nil {
-				n.luns = append(n.luns, lunPlace{t.IQN, l.LUN, *l.Disk})
+				n.luns = append(n.luns, lunPlace{iqn: t.IQN, lun: l.LUN, disk: *l.Disk})
 			}
 		}
 	}
@@ -95,6 +100,9 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, err
 	}
 	if err = n.openDrives(); err != nil {
+		return nil, err
+	}
+	if n.conflicts, err = n.openMappings(); err != nil {
 		return nil, err
 	}
 	return n, nil

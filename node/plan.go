@@ -86,7 +86,7 @@ func (n *Node) plans(ctx context.Context) ([]plan, error) {
 			}
 			p := plan{
 				spec:  VolumeSpec{Name: l.Disk.Volume, Image: l.Disk.Image, Size: int64(l.Disk.Size)},
-				place: lunPlace{t.IQN, l.LUN, *l.Disk},
+				place: lunPlace{iqn: t.IQN, lun: l.LUN, disk: *l.Disk},
 				key:   fmt.Sprintf("targets[%d].luns[%d].disk", i, j),
 			}
 			v, err := n.db.Volume(p.spec.Name)
@@ -102,6 +102,20 @@ func (n *Node) plans(ctx context.Context) ([]plan, error) {
 			}
 			all = append(all, p)
 		}
+	}
+	for _, place := range n.luns {
+		if !place.mapped {
+			continue
+		}
+		v, err := n.db.Volume(place.disk.Volume)
+		if err != nil {
+			return nil, err
+		}
+		if v.Image != "" {
+			remembered, seen := images[v.Image]
+			images[v.Image] = remembered || !seen
+		}
+		all = append(all, plan{spec: VolumeSpec{Name: v.Name, Image: v.Image}, place: place, stored: &v})
 	}
 	found := n.lookUp(ctx, images)
 	var problems Problems

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"skylun/lun"
-	"skylun/meta"
 	"skylun/target"
 )
 
@@ -45,6 +44,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		}
 	}()
 	log.Info("starting", "node", cfg.Node, "version", Version(), "data", cfg.DataDir, "store", n.store.URL())
+	if len(n.conflicts) > 0 {
+		return nil, errors.Join(n.conflicts...)
+	}
 	plans, err := n.plans(ctx)
 	if err == nil {
 		err = n.planDrives(ctx)
@@ -135,9 +137,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 		if err != nil {
 			return err
 		}
-		unit := lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.place.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
-		v.unit = unit
-		if err := units[p.place.iqn].Add(uint16(p.place.lun), unit); err != nil {
+		if err := units[p.place.iqn].Add(uint16(p.place.lun), n.newDisk(v, p.place)); err != nil {
 			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
 		}
 		attrs := []any{"target", p.place.iqn, "lun", p.place.lun, "volume", v.meta.Name, "size", Size(v.meta.Size).Human(),
@@ -150,6 +150,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 	if err := n.buildDrives(ctx, units); err != nil {
 		return err
 	}
+	n.units = units
 	for _, t := range n.cfg.Targets {
 		err := n.server.AddTarget(target.Target{Name: t.IQN, Initiators: t.Initiators, Networks: t.networks(), CHAP: chaps.targets[t.IQN], Units: units[t.IQN]})
 		if err != nil {

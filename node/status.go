@@ -50,6 +50,7 @@ type LUNStatus struct {
 	IQN    string `json:"iqn"`
 	LUN    int    `json:"lun"`
 	Type   string `json:"type"`             // disk, cdrom
+	Mapped bool   `json:"mapped,omitempty"` // by "lun map", not by the configuration
 	Volume string `json:"volume,omitempty"` // of a disk
 	Image  string `json:"image,omitempty"`  // what the volume is an overlay of, or the medium in the drive
 	Size   int64  `json:"size"`             // of the disk or of the medium

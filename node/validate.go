@@ -15,6 +15,10 @@ import (
 // unix(7) without its terminating zero.
 const maxSocketPath = 107
 
+// MaxLUN is the largest logical unit number: more is of no use to Windows and
+// ESXi.
+const MaxLUN = 255
+
 // MaxVolumeSize is the largest disk a volume can be. Files of 16 TiB and more
 // do not fit on ext4, the usual home of a member.
 const MaxVolumeSize Size = 16<<40 - 1<<20
@@ -187,8 +191,8 @@ type volumeUse struct {
 }
 
 func validateLUN(ps *Problems, key string, j int, l *LUNConfig, luns map[int]int, volumes map[string]volumeUse) {
-	if l.LUN < 0 || l.LUN > 255 {
-		ps.add(key+".lun", "%d is not between 0 and 255", l.LUN)
+	if l.LUN < 0 || l.LUN > MaxLUN {
+		ps.add(key+".lun", "%d is not between 0 and %d", l.LUN, MaxLUN)
 	} else if k, dup := luns[l.LUN]; dup {
 		ps.add(key+".lun", "%d is luns[%d] of this target already", l.LUN, k)
 	} else {

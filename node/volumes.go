@@ -118,7 +118,10 @@ func (n *Node) DeleteVolume(ctx context.Context, name string) error {
 		return volumeError(name, err)
 	}
 	if l := n.place(name); l != nil {
-		return Failure(ErrInUse, fmt.Sprintf("volume %s is lun %d of target %s; take it out of the configuration and restart the node first", name, l.lun, l.iqn))
+		if l.mapped {
+			return Failure(ErrInUse, fmt.Sprintf("volume %s is %v; take it away first with: skylun lun unmap %s %d", name, l, l.iqn, l.lun))
+		}
+		return Failure(ErrInUse, fmt.Sprintf("volume %s is %v; take it out of the configuration and restart the node first", name, l))
 	}
 	n.mu.Lock()
 	open := n.volumes[name]
@@ -145,6 +148,11 @@ func (n *Node) removeVolume(v meta.Volume) error {
 func (n *Node) acquire(ctx context.Context, name string) (*volume, error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
+	return n.use(ctx, name)
+}
+
+// use is acquire for those who hold changes.
+func (n *Node) use(ctx context.Context, name string) (*volume, error) {
 	n.mu.Lock()
 	if n.volumes == nil {
 		n.mu.Unlock()
@@ -218,6 +226,11 @@ func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Inf
 func (n *Node) release(v *volume) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
+	return n.unuse(v)
+}
+
+// unuse is release for those who hold changes.
+func (n *Node) unuse(v *volume) error {
 	n.mu.Lock()
 	v.users--
 	last := v.users == 0 && n.volumes != nil // else Close closes it
@@ -241,11 +254,13 @@ func (n *Node) openNotes(m meta.Volume) (*raid.File, error) {
 	return f, err
 }
 
-// place returns where the configuration shows a volume, or nil.
+// place returns where a volume is shown, or nil.
 func (n *Node) place(volume string) *lunPlace {
-	for i := range n.luns {
-		if n.luns[i].disk.Volume == volume {
-			return &n.luns[i]
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.luns {
+		if p.disk.Volume == volume {
+			return &p
 		}
 	}
 	return nil
@@ -304,7 +319,7 @@ func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
 		s.Image = &ImageUse{Name: v.Image, Identity: info.Identity, Size: info.Size}
 	}
 	if l := n.place(v.Name); l != nil {
-		s.LUN = &LUNStatus{IQN: l.iqn, LUN: l.lun, Type: "disk", Volume: v.Name, Image: v.Image, Size: v.Size}
+		s.LUN = &LUNStatus{IQN: l.iqn, LUN: l.lun, Type: "disk", Mapped: l.mapped, Volume: v.Name, Image: v.Image, Size: v.Size}
 	}
 	n.mu.Lock()
 	open := n.volumes[v.Name]
