@@ -64,7 +64,9 @@ func TestRestart(t *testing.T) {
 
 func TestLogin(t *testing.T) { script(t, "login.sh", Options{}) }
 
-func TestSG(t *testing.T) { script(t, "sg.sh", Options{}) }
+func TestSG(t *testing.T) {
+	script(t, "sg.sh", Options{Config: Config + "      - {lun: 1, disk: {volume: other, size: 1GiB}}\n"})
+}
 
 // manyLUNs is how many the target many has.
 const manyLUNs = 64
