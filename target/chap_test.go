@@ -602,3 +602,31 @@ func TestSecretHidden(t *testing.T) {
 		}
 	}
 }
+
+// RFC 7143 6.3.1: every connection of a session is authenticated, as the user of
+// the first one.
+func TestCHAPEveryConnection(t *testing.T) {
+	s := startCHAP(t)
+	keys := slices.Concat(initiator.Friendly, initiator.Keys{"MaxConnections", "4"})
+	first := s.dial(t)
+	if _, err := first.Login(initiator.Options{Initiator: testInitiator, Target: chapTarget, Keys: keys, CHAP: &initiator.CHAP{User: testUser, Secret: testSecret}}); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		chap   *initiator.CHAP
+		status pdu.LoginStatus
+	}{
+		{nil, pdu.LoginAuthFailure},
+		{&initiator.CHAP{User: testUser, Secret: testSecret + "x"}, pdu.LoginAuthFailure},
+		{&initiator.CHAP{User: "bob", Secret: "bob's own secret"}, pdu.LoginForbidden},
+		{&initiator.CHAP{User: testUser, Secret: testSecret}, pdu.LoginSuccess},
+	} {
+		conn := s.dial(t)
+		conn.TSIH, conn.CID = first.TSIH, uint16(i+1)
+		_, err := conn.Login(initiator.Options{Initiator: testInitiator, Target: chapTarget, CHAP: c.chap})
+		if status := (initiator.StatusError{}); c.status == pdu.LoginSuccess && err != nil || c.status != pdu.LoginSuccess && (!errors.As(err, &status) || status.Status != c.status) {
+			t.Errorf("connection %d: %v, want status %04x", i+1, err, uint16(c.status))
+		}
+	}
+	alive(t, first)
+}

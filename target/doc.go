@@ -9,6 +9,17 @@
 //	task        one SCSI command from its PDU to its answer
 //	target/pdu  the wire format, without state
 //
+// # Who comes in
+//
+// A connection is accepted when there is room for one more that has not logged
+// in, in all and of its source. Its first login request says who wants
+// what; then it is asked, in this order, whether the login is redirected, the
+// target is there, and admits initiators of that name and from that address. Each
+// of these has a login status of its own. Only then CHAP begins, if the target or
+// discovery wants it, and whatever goes wrong there has the same answer. The
+// session tables come last: nobody takes a session away who has not authenticated as the
+// user that opened it.
+//
 // # How a command passes through
 //
 //	socket
