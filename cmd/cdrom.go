@@ -15,7 +15,7 @@ func newCDROM(e *env) *cobra.Command {
 		Use:   "insert TARGET LUN IMAGE [--any] [--force]",
 		Short: "Put an image into a CD-ROM drive",
 		Long: `Put an image of the store into a CD-ROM drive, in place of what is in it. A guest that
-uses that keeps the tray locked: it is asked to eject, and the command fails. With
+uses that keeps the tray locked: it is asked to eject and has five seconds for it. With
 --force the medium is changed at once, and the guest finds another one in its place.
 What is in a drive stays there when the node is restarted.`,
 		Args: cobra.ExactArgs(3),
@@ -41,8 +41,8 @@ What is in a drive stays there when the node is restarted.`,
 		Use:   "eject TARGET LUN [--force]",
 		Short: "Take out what is in a CD-ROM drive",
 		Long: `Take out what is in a CD-ROM drive and leave its tray open. A guest that uses the medium
-keeps the tray locked: it is asked to eject, and the command fails. With --force the
-medium is taken out at once.`,
+keeps the tray locked: it is asked to eject and has five seconds for it. With --force
+the medium is taken out at once.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := lunNumber(args[1])

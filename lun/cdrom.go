@@ -71,6 +71,7 @@ type CDROM struct {
 	disc  *disc            // guarded by mu: what lies in the drive
 	open  bool             // guarded by mu: the tray
 	hosts map[*Nexus]*host // guarded by mu
+	freed chan struct{}    // guarded by mu: closed when the tray may have become free, and replaced
 	speed atomic.Uint32    // selected read speed in kB/s
 }
 
@@ -81,7 +82,7 @@ var (
 
 // NewCDROM returns a drive. It takes over the medium that cfg gives it.
 func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
-	d := &CDROM{save: cfg.Save, open: cfg.Open, hosts: make(map[*Nexus]*host)}
+	d := &CDROM{save: cfg.Save, open: cfg.Open, hosts: make(map[*Nexus]*host), freed: make(chan struct{})}
 	d.log = log.With(slog.String("drive", cfg.Name))
 	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_MMC)
 	d.id = driveIdentity(cfg.ID)

@@ -29,6 +29,7 @@ func (d *CDROM) Detach(n *Nexus) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.hosts, n)
+	d.free()
 }
 
 // Reset implements Resetter.
@@ -40,6 +41,7 @@ func (d *CDROM) Reset() {
 	for _, h := range d.hosts {
 		h.prevent, h.persistent = false, false
 	}
+	d.free()
 	d.speed.Store(fullSpeed)
 }
 
@@ -69,8 +71,39 @@ func (d *CDROM) preventAllow(_ context.Context, c *Command) error {
 	} else {
 		h.prevent = on
 	}
+	if !on {
+		d.free()
+	}
 	return nil
 }
+
+// Free waits until Insert and Eject would not fail with a LockedError, and
+// tells whether that came before the end of ctx.
+func (d *CDROM) Free(ctx context.Context) bool {
+	for {
+		d.mu.Lock()
+		free, freed := d.operable(), d.freed
+		d.mu.Unlock()
+		if free {
+			return true
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// free wakes those who wait for the tray. d.mu is held.
+func (d *CDROM) free() {
+	close(d.freed)
+	d.freed = make(chan struct{})
+}
+
+// operable tells whether the operator may open the tray, or finds it open or
+// empty. d.mu is held.
+func (d *CDROM) operable() bool { return d.disc == nil || d.open || len(d.lockedBy()) == 0 }
 
 // prevents tells whether the tray stays closed when n asks to open it. With
 // its own persistent prevention a nexus keeps the operator from opening the

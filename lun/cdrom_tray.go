@@ -102,6 +102,7 @@ func (d *CDROM) Eject(force bool) error {
 	defer d.mu.Unlock()
 	d.remove()
 	d.open = true
+	d.free()
 	return nil
 }
 
@@ -160,6 +161,7 @@ func (d *CDROM) slide(n *Nexus, open bool) error {
 	case open:
 		d.ready.Store(nil)
 		d.announce(mediaRemoval)
+		d.free()
 	default:
 		d.spinUp()
 	}
@@ -171,12 +173,11 @@ func (d *CDROM) slide(n *Nexus, open bool) error {
 func (d *CDROM) unlocked(force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	by := d.lockedBy()
-	if len(by) == 0 || force || d.disc == nil || d.open {
+	if force || d.operable() {
 		return nil
 	}
 	d.announce(mediaEjectRequest)
-	return &LockedError{by}
+	return &LockedError{d.lockedBy()}
 }
 
 func (d *CDROM) keep(m Medium, open bool) error {

@@ -2,6 +2,7 @@ package lun
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -159,6 +160,44 @@ func TestLockedTray(t *testing.T) {
 	if one.removed.Load() != 1 || two.removed.Load() != 1 {
 		t.Errorf("given back %d and %d times", one.removed.Load(), two.removed.Load())
 	}
+}
+
+// TestFree waits for a tray that guests let go of, each in its way.
+func TestFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDrive(newPlastic(4096, 1))
+		if !d.Free(t.Context()) {
+			t.Error("waits for a tray that nobody has locked")
+		}
+		for what, let := range map[string]func(n *Nexus){
+			"allows":      func(n *Nexus) { send(t, d, n, allow, nil) },
+			"goes":        func(n *Nexus) { d.Detach(n) },
+			"is reset":    func(*Nexus) { d.Reset() },
+			"opens it":    func(n *Nexus) { send(t, d, n, "1e 00 0000 02 00", nil); send(t, d, n, "1e 00 0000 00 00", nil) },
+			"has it open": func(n *Nexus) { d.Eject(true) },
+		} {
+			d.Insert(newPlastic(4096, 1), true, nil)
+			n := nexuses(t, d, 1)[0]
+			send(t, d, n, prevent, nil)
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if d.Free(ended) {
+				t.Error("free while it is locked")
+			}
+			free := false
+			go func() { free = d.Free(t.Context()) }()
+			synctest.Wait()
+			if free {
+				t.Errorf("%s: free before", what)
+			}
+			let(n)
+			synctest.Wait()
+			if !free {
+				t.Errorf("a nexus %s: still waits", what)
+			}
+			d.Detach(n)
+		}
+	})
 }
 
 // wantEvents polls media events: code and status of each.

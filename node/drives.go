@@ -135,6 +135,9 @@ func (n *Node) keep(d *drive, r driveRecord) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if a, b := r.Image, d.record.Image; a == nil || b == nil || a.Name != b.Name || a.Identity != b.Identity {
+		d.problem = ""
+	}
 	d.record, d.made = r, true
 	return nil
 }

@@ -2,12 +2,15 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"skylun/lun"
 )
@@ -184,7 +187,12 @@ func TestMediaRefused(t *testing.T) {
 	command(t, n, testTarget, 1, guest, unitReady...)
 	command(t, n, testTarget, 1, guest, lockTray...)
 	wantDrive(t, n, 1, LUNStatus{Image: "disk.img", Size: 64 << 10, Tray: "closed", LockedBy: []string{guest.InitiatorName}})
-	for _, err := range []error{insert(testTarget, 1, MediaSpec{Image: "one.iso"}), second(n.EjectMedia(ctx, testTarget, 1, false))} {
+	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	for _, err := range []error{
+		second(n.InsertMedia(short, testTarget, 1, MediaSpec{Image: "one.iso"})),
+		second(n.EjectMedia(short, testTarget, 1, false)),
+	} {
 		if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "the tray is locked by "+guest.InitiatorName) || !strings.Contains(err.Error(), "--force") {
 			t.Errorf("locked: %v", err)
 		}
@@ -198,6 +206,21 @@ func TestMediaRefused(t *testing.T) {
 	if _, sense := command(t, n, testTarget, 1, guest, unitReady...); sense != "6/2800" {
 		t.Errorf("the guest is told %s", sense)
 	}
+
+	// A guest that is asked and ejects lets the operator go on.
+	command(t, n, testTarget, 1, guest, lockTray...)
+	inserted := make(chan error)
+	go func() { inserted <- insert(testTarget, 1, MediaSpec{Image: "disk.img", Any: true}) }()
+	for asked := false; !asked; runtime.Gosched() {
+		event, _ := command(t, n, testTarget, 1, guest, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0)
+		asked = event[4] == 1
+	}
+	command(t, n, testTarget, 1, guest, 0x1e, 0, 0, 0, 0, 0)
+	command(t, n, testTarget, 1, guest, trayOpen...)
+	if err := <-inserted; err != nil {
+		t.Error(err)
+	}
+	wantDrive(t, n, 1, LUNStatus{Image: "disk.img", Size: 64 << 10, Tray: "closed"})
 	stop(t, n)
 	if n.images != nil || len(n.removed) > 0 {
 		t.Errorf("left: %v, %v", n.images, n.removed)

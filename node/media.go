@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"skylun/blobstore"
 	"skylun/lun"
@@ -127,73 +128,96 @@ func (n *Node) InsertMedia(ctx context.Context, iqn string, number int, spec Med
 	if err := checkMedium(info, spec.Any); err != nil {
 		return LUNStatus{}, err
 	}
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	if n.stopping() {
-		return LUNStatus{}, errStopping
+	err = n.move(ctx, d, spec.Force, func() error { return n.insert(ctx, d, info, spec.Force) })
+	if err != nil {
+		return LUNStatus{}, n.moveError(d, "insert", err)
 	}
-	if d.dev == nil {
-		r := n.contents(d)
-		r.Image, r.Open = &info, false
-		if err := n.keep(d, r); err != nil {
-			return LUNStatus{}, err
-		}
-	} else {
-		image, opened, err := n.openCache(info)
-		if err != nil {
-			return LUNStatus{}, err
-		}
-		var prepare func() // while the drive is becoming ready
-		if opened {
-			prepare = func() { n.settle(ctx, image) }
-		}
-		if err := d.dev.Insert(&medium{image, n}, spec.Force, prepare); err != nil {
-			return LUNStatus{}, errors.Join(n.lockedError(d, "insert", err), n.releaseImage(image))
-		}
-	}
-	n.mu.Lock()
-	d.problem = ""
-	n.mu.Unlock()
 	n.log.Info("medium inserted", "drive", d.name, "image", info.Name, "label", info.Label, "size", Size(info.Size).Human())
 	return n.driveStatus(d, lunPlace{iqn: iqn, lun: number}), nil
 }
 
 // EjectMedia takes out what is in the drive that a number of a target points
 // to; that it is empty is no error. It fails as InsertMedia does.
-func (n *Node) EjectMedia(_ context.Context, iqn string, number int, force bool) (LUNStatus, error) {
+func (n *Node) EjectMedia(ctx context.Context, iqn string, number int, force bool) (LUNStatus, error) {
 	d, err := n.driveAt(iqn, number)
 	if err != nil {
 		return LUNStatus{}, err
 	}
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	if n.stopping() {
-		return LUNStatus{}, errStopping
-	}
 	was := n.contents(d)
-	if d.dev == nil {
-		r := was
-		r.Image, r.Open = nil, true
-		err = n.keep(d, r)
-	} else if err = d.dev.Eject(force); err != nil {
-		err = n.lockedError(d, "eject", err)
+	if err := n.move(ctx, d, force, func() error { return n.eject(d, force) }); err != nil {
+		return LUNStatus{}, n.moveError(d, "eject", err)
 	}
-	if err != nil {
-		return LUNStatus{}, err
-	}
-	n.mu.Lock()
-	d.problem = ""
-	n.mu.Unlock()
 	n.log.Info("medium ejected", "drive", d.name, "image", was.mediaName())
 	return n.driveStatus(d, lunPlace{iqn: iqn, lun: number}), nil
 }
 
-// lockedError says what to do when a guest has locked the tray.
-func (n *Node) lockedError(d *drive, verb string, err error) error {
-	if !errors.Is(err, lun.ErrTrayLocked) {
+// askTime is how long guests that are asked to eject a medium have for it. Those
+// that poll for events do so at least every other second.
+const askTime = 5 * time.Second
+
+// move calls f, which changes what is in d, and once more if guests let go of
+// the tray within askTime.
+func (n *Node) move(ctx context.Context, d *drive, force bool, f func() error) error {
+	err := f()
+	if force || !errors.Is(err, lun.ErrTrayLocked) {
+		return err
+	}
+	ask, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	if d.dev.Free(ask) {
+		return f()
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// insert puts an image into d.
+func (n *Node) insert(ctx context.Context, d *drive, info blobstore.Info, force bool) error {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return errStopping
+	}
+	if d.dev == nil {
+		r := n.contents(d)
+		r.Image, r.Open = &info, false
+		return n.keep(d, r)
+	}
+	image, opened, err := n.openCache(info)
+	if err != nil {
+		return err
+	}
+	var prepare func() // while the drive is becoming ready
+	if opened {
+		prepare = func() { n.settle(ctx, image) }
+	}
+	if err := d.dev.Insert(&medium{image, n}, force, prepare); err != nil {
+		return errors.Join(err, n.releaseImage(image))
+	}
+	return nil
+}
+
+// eject takes out what is in d.
+func (n *Node) eject(d *drive, force bool) error {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return errStopping
+	}
+	if d.dev != nil {
+		return d.dev.Eject(force)
+	}
+	r := n.contents(d)
+	r.Image, r.Open = nil, true
+	return n.keep(d, r)
+}
+
+// moveError says what to do when what is in a drive cannot be changed.
+func (n *Node) moveError(d *drive, verb string, err error) error {
+	var locked *lun.LockedError
+	if !errors.As(err, &locked) {
 		return fmt.Errorf("drive %s: %w", d.name, err)
 	}
-	return Failure(ErrInUse, fmt.Sprintf("drive %s: %v, which uses the medium and has been asked to eject it; try again when it has, or %s without asking with --force", d.name, err, verb))
+	return Failure(ErrInUse, fmt.Sprintf("drive %s: %v, which was asked to eject the medium and has not within %v; let it go there, or %s without asking with --force", d.name, locked, askTime, verb))
 }
 
 var errStopping = errors.New("the node is stopping")
