@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,8 @@ const apiDrainTime = 2 * time.Second
 type attach struct {
 	Portals []string   `json:"portals"`
 	Targets []string   `json:"targets"`
-	Linux   [][]string `json:"linux"` // commands for open-iscsi, each as its words
+	CHAP    []string   `json:"chap,omitempty"` // the targets that initiators have to authenticate for
+	Linux   [][]string `json:"linux"`          // commands for open-iscsi, each as its words
 }
 
 // attachCommands returns the commands for a Linux initiator: one that finds
@@ -82,6 +84,9 @@ func attachCommands(portals []netip.AddrPort, cfg node.Config) attach {
 	a.Linux = append(a.Linux, []string{"iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal})
 	for _, t := range cfg.Targets {
 		a.Targets = append(a.Targets, t.IQN)
+		if t.Chap.Asked() {
+			a.CHAP = append(a.CHAP, t.IQN)
+		}
 		a.Linux = append(a.Linux, []string{"iscsiadm", "-m", "node", "-T", t.IQN, "-p", portal, "--login"})
 	}
 	return a
@@ -126,6 +131,10 @@ func (e *env) printAttach(a attach) error {
 				line += " " + w
 			}
 			t.row(line)
+		}
+		if len(a.CHAP) > 0 {
+			t.row("CHAP is asked for by " + strings.Join(a.CHAP, ", ") + ":")
+			t.row("  set node.session.auth.authmethod, username and password before the login, with iscsiadm -m node -o update")
 		}
 	})
 }

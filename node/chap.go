@@ -53,6 +53,9 @@ func (c *ChapConfig) entries(key string) (all []chapEntry) {
 	return all
 }
 
+// Asked tells whether anybody has to authenticate.
+func (c *ChapConfig) Asked() bool { return len(c.entries("")) > 0 }
+
 // resolve makes the paths absolute.
 func (c *ChapConfig) resolve(abs func(*string)) {
 	abs(&c.SecretFile)

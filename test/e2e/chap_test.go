@@ -41,6 +41,9 @@ func withSecret(url, user, secret string) string {
 func TestCHAP(t *testing.T) {
 	s := chapServer(t, "")
 	good := withSecret(s.url(0), chapUser, chapSecret)
+	if want := "CHAP is asked for by " + iqn; !strings.Contains(s.logged(), want) {
+		t.Errorf("serve does not say %q:\n%s", want, s.logged())
+	}
 
 	t.Run("libiscsi", func(t *testing.T) {
 		tool(t, "iscsi-inq", good)
