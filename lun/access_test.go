@@ -194,7 +194,7 @@ func TestAccessByReservation(t *testing.T) {
 				if name != "" {
 					n = p.nexus(name)
 				}
-				_, err := p.d.admit(&Command{CDB: cdb, Nexus: n})
+				_, err := p.d.admit(&Command{CDB: cdb, Nexus: n}, false)
 				if got := err == errReserved; got != want || err != nil && !got {
 					t.Errorf("type %d: %s from %q: %v, want a conflict: %v", kind, op.name, name, err, want)
 				}

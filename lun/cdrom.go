@@ -83,6 +83,7 @@ var (
 // NewCDROM returns a drive. It takes over the medium that cfg gives it.
 func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
 	d := &CDROM{save: cfg.Save, open: cfg.Open, hosts: make(map[*Nexus]*host), freed: make(chan struct{})}
+	d.unit = d
 	d.log = log.With(slog.String("drive", cfg.Name))
 	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_MMC)
 	d.id = driveIdentity(cfg.ID)

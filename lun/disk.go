@@ -57,6 +57,7 @@ const (
 // are not shown.
 func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 	d := &Disk{dev: dev}
+	d.unit = d
 	if dev != nil {
 		d.shown.Store(dev.Size())
 	}

@@ -29,7 +29,14 @@ const (
 func newControlPage(writable bool) modePage {
 	p := newModePage(controlPage, 10, map[int]byte{2: gltsd, 3: reordering})
 	p.changeable[2] = dSense
+	p.changeable[3] = qerrMask
 	p.changeable[5] = tas
+	p.check = func(page []byte) int {
+		if page[3]&qerrMask>>qerrShift == 2 { // reserved
+			return 3
+		}
+		return -1
+	}
 	if writable {
 		p.changeable[4] = swp
 	}
@@ -40,6 +47,7 @@ func newControlPage(writable bool) modePage {
 func (s *server) obeyControl(page []byte) {
 	s.descriptorSense.Store(page[2]&dSense != 0)
 	s.reportAborts.Store(page[5]&tas != 0)
+	s.setQERR(uint32(page[3] & qerrMask >> qerrShift))
 	s.protect(page[4]&swp != 0)
 }
 

@@ -28,7 +28,7 @@ func TestModeSense(t *testing.T) {
 		{"1a 08 0a 00 ff 00", "0f 00 10 00" + control, "00"},
 		{"1a 08 8a ff ff 00", "2f 00 10 00" + control + ext, "00"}, // defaults, all subpages
 		{"1a 08 0a 01 ff 00", "23 00 10 00" + ext, "00"},
-		{"1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 04 00 08 40 000000000000", "00"},
+		{"1a 08 4a 00 ff 00", "0f 00 10 00 0a 0a 04 06 08 40 000000000000", "00"},
 		{"1a 08 48 00 ff 00", "17 00 10 00 08 12 04 00000000000000000000000000000000 00", "00"},
 		{"1a 08 5c 00 ff 00", "0f 00 10 00 1c 0a 00000000000000000000", "00"},
 		{"1a 08 3f 00 ff 00", "59 00 10 00" + caching + control + power + ie + zero, "00"},
@@ -229,7 +229,7 @@ func TestSavedModes(t *testing.T) {
 	store.value[savedModes] = unhex(t, "3e 02 ffff 08 01 00 7f ff 0001 00 0a 0a ff ff f7 ff ffffffffffff 88 12 fb ffffffffffffffffffffffffffffffff ff 0a")
 	d = open()
 	holds(d, true, true, true)
-	if c := send(t, d, nil, "1a 08 0a 00 ff 00", nil); !bytes.Equal(c.In[4:], unhex(t, "8a 0a 06 10 00 40 000000000000")) {
+	if c := send(t, d, nil, "1a 08 0a 00 ff 00", nil); !bytes.Equal(c.In[4:], unhex(t, "8a 0a 06 16 00 40 000000000000")) {
 		t.Errorf("control page % x", c.In[4:])
 	}
 }

@@ -2,6 +2,7 @@ package lun
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -15,6 +16,7 @@ import (
 // them, runs it and turns its error into status and sense data. A unit embeds
 // it, fills in what it is, and calls serve with its operations.
 type server struct {
+	unit       Unit // that it is part of
 	log        *slog.Logger
 	peripheral byte // PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE, SPC-4 6.6.2
 	removable  bool // the medium is
@@ -47,10 +49,11 @@ type server struct {
 	persistent        registrations // guarded by mu, changed by who has the turn
 	savedReservations bool          // who has the turn may look: something is in the store
 
-	protected       atomic.Bool // commands that change the medium are refused
-	descriptorSense atomic.Bool // D_SENSE in the control mode page
-	softProtected   atomic.Bool // SWP there
-	reportAborts    atomic.Bool // TAS there
+	protected       atomic.Bool   // commands that change the medium are refused
+	descriptorSense atomic.Bool   // D_SENSE in the control mode page
+	softProtected   atomic.Bool   // SWP there
+	reportAborts    atomic.Bool   // TAS there
+	qerr            atomic.Uint32 // QERR there
 }
 
 // serve makes s answer to ops, before its first command, and with missing to
@@ -72,7 +75,10 @@ func (s *server) Try(c *Command) (done bool) {
 	}()
 	c.begin()
 	c.spare = nil
-	op, err := s.admit(c)
+	op, err := s.admit(c, true)
+	if err == errMustWait {
+		return false
+	}
 	if err == nil {
 		switch {
 		case op.try != nil:
@@ -99,7 +105,7 @@ func (s *server) Execute(ctx context.Context, c *Command) {
 		}
 	}()
 	c.begin()
-	op, err := s.admit(c)
+	op, err := s.admit(c, false)
 	if err == nil {
 		if err = op.do(ctx, c); err != nil && ctx.Err() != nil {
 			err = ctx.Err() // whatever a layer below made of it
@@ -109,14 +115,23 @@ func (s *server) Execute(ctx context.Context, c *Command) {
 	if err != nil {
 		s.fail(c, err)
 	}
+	if c.Status == StatusCheckCondition && s.qerr.Load() != qerrNothing {
+		s.afterError(ctx, c)
+	}
 }
+
+// errMustWait says that a command is not for a caller that must not wait.
+var errMustWait = errors.New("it may have to wait for others")
 
 // admit finds the operation of c and checks what comes before it: unit
 // attention, then reservation (SAM-5 5.3.3), then the CDB's length and
 // CONTROL byte, then write protection.
-func (s *server) admit(c *Command) (*operation, error) {
+func (s *server) admit(c *Command, try bool) (*operation, error) {
 	op, err := s.ops.find(c.CDB)
 	if s.gate.Load() != 0 {
+		if try && s.qerr.Load() != qerrNothing {
+			return nil, errMustWait
+		}
 		if err := s.checkGate(c, op); err != nil {
 			return nil, err
 		}

@@ -45,6 +45,7 @@ func newWellKnown() *vacancy {
 
 func makeVacancy(peripheral byte) *vacancy {
 	v := &vacancy{}
+	v.unit = v
 	v.log = slog.Default() // it belongs to no volume whose logger it could take
 	v.peripheral = peripheral
 	v.versions = commonVersions
