@@ -1,6 +1,6 @@
 # The transport as the kernel's initiator uses it: CHAP both ways and for
-# discovery, digests, many LUNs, and two portals of which one is cut in the
-# middle of writes.
+# discovery, digests, many LUNs, two portals of which one is cut in the middle of
+# writes, and a server that asks for a logout when it ends.
 
 # conf NAME VALUE: a setting of iscsid.conf, for what is discovered from now on.
 conf() {
@@ -158,8 +158,15 @@ grep -E 'READ:|WRITE:' /out/fio
 host link 1 up
 until_paths 2
 
-step "the server is started again"
+step "a server that ends asks for a logout"
+: >/out/iscsid.log
 host stop TERM
+asked() { grep -i 'target requests logout\|async' /out/iscsid.log; }
+for _ in $(seq 50); do
+	! asked >/dev/null || break
+	sleep 0.1
+done
+asked || { cat /out/iscsid.log; dmesg | tail -5; fail "the initiator has not been asked"; }
 host serve
 until_paths 2
 quiet dd if=/dev/mapper/mpatha of=/dev/null bs=1M count=1 iflag=direct
