@@ -18,7 +18,7 @@ func gapError(missing uint32) error {
 // keepEarly keeps t until its turn. It tells whether t is the first of its
 // number. c.mu is held.
 func (c *conn) keepEarly(t *task) bool {
-	if !c.win.keep(c.sess, t.cmdSN, earlyEntry{task: t}) {
+	if !c.win.keep(c.sess, t.cmdSN, earlyEntry{task: t, conn: c}) {
 		return false
 	}
 	t.early, t.cameEarly = true, true

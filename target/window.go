@@ -42,6 +42,7 @@ const gapTimeout = 15 * time.Second
 // earlyEntry is a request that is there before its turn.
 type earlyEntry struct {
 	task *task  // a command, unless it has ended meanwhile
+	conn *conn  // that it came through
 	run  func() // what to do when it has its turn; called without locks
 }
 
@@ -177,7 +178,7 @@ func (s *session) advance() {
 		switch {
 		case !ok:
 			return
-		case e.task != nil && e.task.conn.turn(e.task, sn, inTurn):
+		case e.task != nil && e.conn.turn(e.task, sn, inTurn):
 		case inTurn:
 			w.credit()
 		}
