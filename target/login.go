@@ -26,7 +26,7 @@ import (
 const (
 	loginData  = 8192     // of a login PDU: MaxRecvDataSegmentLength before it is negotiated
 	loginText  = 16 << 10 // of one request with all its continuations
-	loginReply = 32 << 10 // of what answers it: an unknown key costs more than it is long
+	loginReply = 24 << 10 // of what answers it: an unknown key costs more than it is long
 	loginPDUs  = 64       // PDUs of one login
 
 	loginBuffer = pdu.HeaderSize + pdu.MaxAHS + 256 // at first

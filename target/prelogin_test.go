@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -161,10 +163,24 @@ func TestLoginMemory(t *testing.T) {
 			p.Data = make([]byte, loginData)
 			return p.Bytes()[:pdu.HeaderSize]
 		}, 26 << 10},
+		{"all that a login may have", func(c *initiator.Conn) []byte {
+			text := testNames.Text()
+			for i := 0; len(text) < 6800; i++ {
+				text = pdu.AppendPair(text, fmt.Sprint("k", i), "")
+			}
+			filler := bytes.Repeat([]byte{0}, 8000) // padding, which is passed over
+			p := c.NewLogin(pdu.Operational, 0, false, nil)
+			p.SetStages(pdu.FlagContinue, pdu.Operational, 0)
+			p.Data = filler
+			q := c.NewLogin(pdu.Operational, 0, false, nil)
+			q.SetITT(p.ITT())
+			q.Data = text
+			return append(p.Bytes(), q.Bytes()...)
+		}, 64 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, served := quietServer(t, Config{MaxLogins: conns, MaxSourceLogins: conns})
-			header := c.bytes(initiator.New(nil))
+			first := c.bytes(initiator.New(nil))
 			before := inUse()
 			var open []net.Conn
 			for range conns {
@@ -173,11 +189,19 @@ func TestLoginMemory(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer nc.Close()
-				nc.Write(header)
+				nc.Write(first)
 				open = append(open, nc)
 			}
 			eventually(t, "all are in login", func() bool { return s.Stats().Connections == conns })
-			eventually(t, "all have read the header", func() bool { return len(header) == 0 || reads(s) == conns })
+			if len(first) > pdu.HeaderSize { // the second answer is on its way when its header is there
+				for _, nc := range open {
+					if _, err := io.ReadFull(nc, make([]byte, 2*pdu.HeaderSize)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			} else {
+				eventually(t, "all have read the header", func() bool { return len(first) == 0 || reads(s) == conns })
+			}
 			each := (inUse() - before) / conns
 			t.Logf("%d bytes each", each)
 			if each > c.limit {
