@@ -186,6 +186,10 @@ func (c *conn) endLogin(l *login) {
 	if l.discovery {
 		c.log.Debug("discovery session begins")
 	} else {
-		c.log.Info("session begins", "alias", l.alias)
+		attrs := []any{"alias", l.alias}
+		if l.auth.user != "" {
+			attrs = append(attrs, "user", l.auth.user)
+		}
+		c.log.Info("session begins", attrs...)
 	}
 }
