@@ -23,10 +23,14 @@
 //
 // Each unit has one table of operations (operation): name, CDB usage, flags
 // and handler. The server part of a unit finds the row, checks unit attention,
-// reservation, CDB length and write protection, and runs the handler, a
-// func(context.Context, *Command) error. The error becomes a status and sense
-// data in one place, diagnose in sense.go. REPORT SUPPORTED OPERATION CODES
-// shows the same table.
+// access state of the port, whether the unit is stopped, reservation, CDB
+// length and write protection, and runs the handler, a func(context.Context,
+// *Command) error. The error becomes a status and sense data in one place,
+// diagnose in sense.go. REPORT SUPPORTED OPERATION CODES shows the same table,
+// and so does docs/scsi.md.
+//
+// What keeps commands from running is rare. All of it counts in one gate: as long
+// as that is zero, a command takes no lock and looks at nothing else.
 //
 // Try runs what takes no waiting: commands that touch no device, and reads and
 // writes of a device that is a block.TryReader and block.TryWriter. It
@@ -43,6 +47,14 @@
 // attached nexus knows which classes are denied to it: a command that meets no
 // reservation and no unit attention looks at one counter, and another one looks
 // at one mask.
+//
+// # Mode parameters and port groups
+//
+// Mode pages are data that a unit brings (modePage); what can be changed is
+// obeyed through one function, saved in the unit's Store, and current again
+// after a reset or a restart. Map.SetPortGroups says how the portal groups of a
+// target stand; units tell initiators, and keep commands from those that are
+// not active.
 //
 // # gotgt
 //

@@ -102,10 +102,16 @@ func TestVacancies(t *testing.T) {
 		if wantEnding(t, inq, "00"); inq.In[0] != c.peripheral || strings.TrimSpace(string(inq.In[8:16])) == "" {
 			t.Errorf("%s: % x", c.field, inq.In)
 		}
-		if got := send(t, u, n, "12 01 00 00ff 00", nil).In; !bytes.Equal(got, []byte{c.peripheral, 0, 0, 1, 0}) {
+		pages, id := []byte{c.peripheral, 0, 0, 1, 0}, "02 5/24/00"
+		if c.field == "c101" { // it belongs to the target, SPC-4 7.8.6.2.4
+			pages, id = []byte{c.peripheral, 0, 0, 2, 0, 0x83}, "00"
+		}
+		if got := send(t, u, n, "12 01 00 00ff 00", nil).In; !bytes.Equal(got, pages) {
 			t.Errorf("%s: supported pages % x", c.field, got)
 		}
-		wantEnding(t, send(t, u, n, "12 01 83 00ff 00", nil), "02 5/24/00")
+		if page := send(t, u, n, "12 01 83 00ff 00", nil); ending(page) != id || id == "00" && !bytes.HasSuffix(page.In, append([]byte{0x53, 0xa8, 0, 28}, nameString(n.TargetName)...)) {
+			t.Errorf("%s: device identification %s, % x", c.field, ending(page), page.In)
+		}
 		if got := send(t, u, n, "a0 00 00 000000 00000100 00 00", nil).In; !bytes.Equal(got, unhex(t, list)) {
 			t.Errorf("%s: REPORT LUNS % x", c.field, got)
 		}

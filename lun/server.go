@@ -28,9 +28,9 @@ type server struct {
 	readOnly   bool      // as configured
 	ops        *opTable
 
-	// gate is not zero while a command may find a unit attention or a
-	// reservation: the number of reasons to take mu. It is the only thing
-	// that commands of all nexuses share while there are none.
+	// gate is not zero while a command may find something that keeps it from
+	// running, or has to run aside: the number of reasons to take mu. It is the
+	// only thing that commands of all nexuses share while there are none.
 	gate atomic.Int32
 
 	mu       sync.Mutex

@@ -34,6 +34,7 @@ func newVacancy(peripheral byte) *vacancy {
 // newWellKnown returns the REPORT LUNS well known logical unit, SPC-4 8.2.
 func newWellKnown() *vacancy {
 	v := makeVacancy(scsi.PQ_DEVICE_CONNECTED | typeWellKnown)
+	v.pages = append(v.pages, v.portIdentification())
 	v.serve([]operation{
 		v.inquiryOp(),
 		v.reportLUNsOp(),

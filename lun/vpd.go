@@ -52,17 +52,29 @@ func (s *server) deviceIdentification() vpdPage {
 		ascii(vendor, s.id.vendor)
 		d := designator(nil, scsi.INQ_CODE_BIN, scsi.ASS_LU, scsi.DESG_NAA, s.id.naa[:])
 		d = designator(d, scsi.INQ_CODE_ASCII, scsi.ASS_LU, scsi.DESG_T10, append(vendor, s.id.serial...))
-		if n == nil {
-			return d
-		}
-		port := binary.BigEndian.AppendUint32(nil, uint32(n.PortalGroup))
-		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_REL_TGT_PORT, port)
-		if s.tellsGroups() {
-			d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_TGT_PORT_GRP, port) // a group has one port
-		}
-		d = designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI, portName(n.TargetName, n.PortalGroup))
-		return designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_DEV, scsi.DESG_SCSI, nameString(n.TargetName))
+		return s.portDesignators(d, n)
 	}}
+}
+
+// portIdentification is the Device Identification page of a unit that belongs
+// to a target as a whole, SPC-4 7.8.6.2.4.
+func (s *server) portIdentification() vpdPage {
+	return vpdPage{0x83, func(n *Nexus) []byte { return s.portDesignators(nil, n) }}
+}
+
+// portDesignators appends what tells of the port that n came through and of the
+// target.
+func (s *server) portDesignators(d []byte, n *Nexus) []byte {
+	if n == nil {
+		return d
+	}
+	port := binary.BigEndian.AppendUint32(nil, uint32(n.PortalGroup))
+	d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_REL_TGT_PORT, port)
+	if s.tellsGroups() {
+		d = designator(d, scsi.INQ_CODE_BIN, scsi.ASS_TGT_PORT, scsi.DESG_TGT_PORT_GRP, port) // a group has one port
+	}
+	d = designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_PORT, scsi.DESG_SCSI, portName(n.TargetName, n.PortalGroup))
+	return designator(d, scsi.INQ_CODE_UTF8, scsi.ASS_TGT_DEV, scsi.DESG_SCSI, nameString(n.TargetName))
 }
 
 // portName returns the name of a target port as a SCSI name string, RFC 7143
