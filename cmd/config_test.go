@@ -140,7 +140,7 @@ func TestEveryKey(t *testing.T) {
 		"SKYLUN_LOCAL_MEMBERS", "SKYLUN_CACHE_PREFETCH", "SKYLUN_PORTALS", "SKYLUN_ADMIN_LISTEN",
 		"SKYLUN_DISCOVERY_CHAP_ALGORITHMS",
 		"SKYLUN_LIMITS_SESSIONS", "SKYLUN_LIMITS_SESSIONS_PER_SOURCE", "SKYLUN_LIMITS_LOGINS", "SKYLUN_LIMITS_LOGINS_PER_SOURCE",
-		"SKYLUN_LIMITS_LOGIN_TIMEOUT",
+		"SKYLUN_LIMITS_LOGIN_TIMEOUT", "SKYLUN_LIMITS_PING_INTERVAL", "SKYLUN_LIMITS_PING_TIMEOUT", "SKYLUN_LIMITS_BUFFERS",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "a@b c") // wrong for most
@@ -230,6 +230,9 @@ func TestBadConfig(t *testing.T) {
 		{"advertised wildcard", "portals: [{listen: 127.0.0.1, advertise: [0.0.0.0]}]", "1: portals[0].advertise[0]: 0.0.0.0 is not an address to advertise"},
 		{"limit", "limits: {sessions: -1}", "1: limits.sessions: -1 is not between 1 and"},
 		{"limit of a source", "limits: {logins: 10, logins_per_source: 11}", "1: limits.logins_per_source: 11 is more than limits.logins, 10"},
+		{"interval of pings", "limits: {ping_interval: 1d}", "1: limits.ping_interval: "},
+		{"limit of pings", "limits: {ping_timeout: 2h}", "1: limits.ping_timeout: 2h0m0s is not between 1s and 1h"},
+		{"buffers", "limits: {buffers: 1KiB}", "1: limits.buffers: 1KiB is not between 1MiB and 1TiB"},
 		{"limit of time", "limits: {login_timeout: 1ms}", "1: limits.login_timeout: 1ms is not between 1s and 1h"},
 		{"network", target("  networks: [10.0.0.0/8, lan]"), `3: targets[0].networks[1]: "lan" is not a network`},
 		{"no portals", "portals: []", "1: portals: empty"},

@@ -77,6 +77,9 @@ type LimitsConfig struct {
 	Logins            int           `yaml:"logins"`              // connections that have not finished login
 	LoginsPerSource   int           `yaml:"logins_per_source"`   // of them from one address
 	LoginTimeout      time.Duration `yaml:"login_timeout"`       // until a connection must have logged in
+	PingInterval      time.Duration `yaml:"ping_interval"`       // an initiator silent for so long is pinged
+	PingTimeout       time.Duration `yaml:"ping_timeout"`        // and dropped after so long without an answer
+	Buffers           Size          `yaml:"buffers"`             // data on its way, beyond what each connection has for itself
 }
 
 // Address returns where initiators reach a portal that listens on bound.

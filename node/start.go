@@ -58,6 +58,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		Portals: cfg.portals(), DiscoveryCHAP: chaps.discovery,
 		MaxSessions: cfg.Limits.Sessions, MaxSourceSessions: cfg.Limits.SessionsPerSource,
 		MaxLogins: cfg.Limits.Logins, MaxSourceLogins: cfg.Limits.LoginsPerSource, LoginTimeout: cfg.Limits.LoginTimeout,
+		PingInterval: cfg.Limits.PingInterval, PingTimeout: cfg.Limits.PingTimeout, ServerBuffers: int64(cfg.Limits.Buffers),
 	}, log)
 	if err != nil {
 		return nil, err

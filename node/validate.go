@@ -143,8 +143,20 @@ func (l *LimitsConfig) validate(ps *Problems) {
 			ps.add(n.key, "%d is more than %s, %d", n.v, n.of, n.available)
 		}
 	}
-	if l.LoginTimeout != 0 && (l.LoginTimeout < time.Second || l.LoginTimeout > time.Hour) {
-		ps.add("limits.login_timeout", "%v is not between 1s and 1h", l.LoginTimeout)
+	for _, d := range []struct {
+		key string
+		v   time.Duration
+	}{
+		{"limits.login_timeout", l.LoginTimeout},
+		{"limits.ping_interval", l.PingInterval},
+		{"limits.ping_timeout", l.PingTimeout},
+	} {
+		if d.v != 0 && (d.v < time.Second || d.v > time.Hour) {
+			ps.add(d.key, "%v is not between 1s and 1h", d.v)
+		}
+	}
+	if l.Buffers != 0 && (l.Buffers < 1<<20 || l.Buffers > 1<<40) {
+		ps.add("limits.buffers", "%v is not between 1MiB and 1TiB", l.Buffers)
 	}
 }
 
