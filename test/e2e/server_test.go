@@ -35,7 +35,11 @@ type server struct {
 type status struct {
 	PID     int      `json:"pid"`
 	Portals []string `json:"portals"`
-	Store   struct {
+	SCSI    struct {
+		Sessions  int   `json:"sessions"`
+		BytesRead int64 `json:"bytes_read"`
+	} `json:"iscsi"`
+	Store struct {
 		Gets    int   `json:"gets"`
 		Puts    int   `json:"puts"`
 		BytesIn int64 `json:"bytes_in"`
