@@ -10,3 +10,7 @@ func (d *Disk) SetSize(size int64) {
 		d.raiseAll(ascCapacityChanged)
 	}
 }
+
+// SpaceLow tells all nexuses that the space which the disk is allocated from
+// gets low: THIN PROVISIONING SOFT THRESHOLD REACHED, SBC-3 4.7.3.8.
+func (d *Disk) SpaceLow() { d.raiseAll(ascSoftThreshold) }

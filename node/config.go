@@ -42,6 +42,7 @@ type LogConfig struct {
 type LocalConfig struct {
 	Members    []string `yaml:"members"`     // directories
 	StripeSize Size     `yaml:"stripe_size"` // for several members
+	LowSpace   Size     `yaml:"low_space"`   // initiators are warned when less than this is left; 0: never
 }
 
 // CacheConfig says how copies of image blocks are kept.
@@ -134,6 +135,7 @@ func DefaultConfig() Config {
 		Node:    name,
 		DataDir: "./data",
 		Log:     LogConfig{Level: "info", Format: "text"},
+		Local:   LocalConfig{LowSpace: 1 << 30},
 		Cache:   CacheConfig{Prefetch: "off"},
 		Portals: []PortalConfig{{Listen: "127.0.0.1:3260"}},
 	}

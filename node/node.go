@@ -43,6 +43,8 @@ type Node struct {
 	served chan struct{}       // closed when server.Serve has returned; nil: it was never called
 	failed error               // what it returned, to be read when served is closed
 
+	stopWatch func() // ends the watch of the local space; nil: there is none
+
 	// changes is held while volumes, caches or images are made or removed.
 	// It is taken before mu.
 	changes sync.Mutex
@@ -197,6 +199,9 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.served != nil {
 		<-n.served
 		errs = append(errs, n.failed)
+	}
+	if n.stopWatch != nil {
+		n.stopWatch()
 	}
 	n.removals.Wait()
 	n.changes.Lock()

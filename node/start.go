@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"skylun/lun"
 	"skylun/target"
@@ -76,6 +77,12 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		// It lives until Close, longer than ctx, which is the start's.
 		n.failed = server.Serve(context.WithoutCancel(ctx))
 	}()
+	if cfg.Local.LowSpace > 0 {
+		watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+		var watch sync.WaitGroup
+		watch.Go(func() { n.watchSpace(watching) })
+		n.stopWatch = func() { stop(); watch.Wait() }
+	}
 	for _, p := range n.Portals() {
 		log.Info("listening", "portal", p.String())
 	}

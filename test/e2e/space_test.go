@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // inSmall returns a command that runs with a file system of so many MiB on
@@ -56,6 +57,42 @@ func TestLocalDiskFull(t *testing.T) {
 	qemuIO(t, s.url(0), "discard 4M 4M") // room again
 	qemuIO(t, s.url(1), "write -P 0x23 1M 1M", "flush", "read -P 0x23 1M 1M")
 	s.check()
+	s.stop()
+}
+
+// Before the local disk is full, initiators hear of it: once, and again after
+// there was room in between.
+func TestLocalSpaceLow(t *testing.T) {
+	s := newServer(t, newFileStore(t), "volume: a, size: 1GiB")
+	members := filepath.Join(s.dir, "members")
+	if err := os.Mkdir(members, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.edit("portals:", "local: {members: [./members], low_space: 16MiB}\nportals:")
+	s.startWith(inSmall(members, 64, program, "serve", "-c", s.file))
+	m := join(t, s, "host", 0)
+	attention := func() {
+		t.Helper()
+		eventually(t, 30*time.Second, func() string {
+			r := m.do(make([]byte, 6), 0, nil)
+			if r.Key() == 0 {
+				return "nothing said"
+			}
+			m.ends("warned", r, 2, 0x063807) // THIN PROVISIONING SOFT THRESHOLD REACHED
+			return ""
+		})
+		m.ends("after that", m.do(make([]byte, 6), 0, nil), 0, 0)
+	}
+	qemuIO(t, s.url(0), "write -P 0x11 0 52M", "flush")
+	attention()
+	if log := s.logged(); !strings.Contains(log, "local space gets low") {
+		t.Errorf("the log says nothing:\n%s", tail(log))
+	}
+	qemuIO(t, s.url(0), "discard 0 32M", "flush")
+	time.Sleep(5 * time.Second) // there is room for longer than the server takes to look
+	m.ends("with room again", m.do(make([]byte, 6), 0, nil), 0, 0)
+	qemuIO(t, s.url(0), "write -P 0x22 0 32M", "flush")
+	attention()
 	s.stop()
 }
 
