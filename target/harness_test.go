@@ -74,6 +74,12 @@ func start(t testing.TB, cfg Config, units ...lun.Unit) *server {
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, s)
+}
+
+// serve is the rest of start, for a server that listens.
+func serve(t testing.TB, s *Server) *server {
+	t.Helper()
 	srv := &server{s, s.Portals()[0].String(), make(chan error, 1)}
 	go func() { srv.served <- s.Serve(context.Background()) }()
 	t.Cleanup(func() {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"skylun/lun"
 	"skylun/target/pdu"
@@ -138,20 +139,42 @@ func TestAdvertised(t *testing.T) {
 	}
 }
 
+// startOnOnePort starts a server whose portals have these addresses and the same
+// port, one that is free.
+func startOnOnePort(t *testing.T, groups map[string]uint16, hosts ...string) (s *server, port string) {
+	t.Helper()
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ = net.SplitHostPort(l.Addr().String())
+		l.Close() // and somebody else may take it
+		var portals []Portal
+		for _, h := range hosts {
+			portals = append(portals, Portal{Listen: net.JoinHostPort(h, port), Group: groups[h]})
+		}
+		s, err := New(Config{Portals: portals, LogoutTimeout: 10 * time.Millisecond}, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		addTarget(t, s, Target{Name: testTarget})
+		if err := s.Listen(); err == nil {
+			return serve(t, s), port
+		} else if !strings.Contains(err.Error(), "in use") {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("found no port that is free for all")
+	return nil, ""
+}
+
 // All addresses of IPv4 and of IPv6 on one port are two portals.
 func TestWildcardsOfBothFamilies(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close() // somebody else could take it now, but that is a matter of luck
-	for _, portals := range [][]Portal{
-		{{Listen: "0.0.0.0:" + port}, {Listen: "[::]:" + port, Group: 6}}, {{Listen: "[::]:" + port, Group: 6}, {Listen: "0.0.0.0:" + port}},
-		{{Listen: "127.0.0.1:" + port}, {Listen: "[::]:" + port, Group: 6}},
-	} {
-		t.Run(fmt.Sprint(portals[0].Listen, " ", portals[1].Listen), func(t *testing.T) {
-			s := start(t, Config{Portals: portals})
+	groups := map[string]uint16{"::": 6}
+	for _, hosts := range [][]string{{"0.0.0.0", "::"}, {"::", "0.0.0.0"}, {"127.0.0.1", "::"}} {
+		t.Run(fmt.Sprint(hosts), func(t *testing.T) {
+			s, port := startOnOnePort(t, groups, hosts...)
 			for host, tag := range map[string]string{"127.0.0.1": "1", "::1": "6"} {
 				s.addr = net.JoinHostPort(host, port)
 				c := s.dial(t)

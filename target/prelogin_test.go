@@ -226,7 +226,7 @@ func reads(s *Server) (n uint64) {
 // quietServer returns a server without a log, and a function that stops it.
 func quietServer(t testing.TB, cfg Config) (*Server, func()) {
 	t.Helper()
-	cfg.Portals = At("127.0.0.1:0")
+	cfg.Portals, cfg.LogoutTimeout = At("127.0.0.1:0"), 10*time.Millisecond
 	s, err := New(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
