@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,139 +146,30 @@ func TestWellFormed(t *testing.T) {
 			t.Error("there are no digests")
 		}
 	})
-	s.stop()
-	s.check()
-}
-
-// Logins with CHAP, by libiscsi and by the initiator of these tests, are
-// well-formed, and secrets do not pass.
-func TestWellFormedCHAP(t *testing.T) {
-	s := newServer(t, newFileStore(t), "volume: disk, size: 64MiB")
-	secrets := map[string]string{"alice": "what alice knows", "skylun": "what skylun knows", "finder": "what finder knows"}
-	for name, secret := range secrets {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(secret+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.edit("    luns:\n", "    chap: {user: alice, secret_file: alice, mutual_user: skylun, mutual_secret_file: skylun}\n    luns:\n")
-	s.edit("targets:\n", "discovery:\n  chap: {user: finder, secret_file: finder}\ntargets:\n")
-	s.start()
+	// A session of two connections, which is asked to log out.
 	c := newCapture(t, s.portal)
-
-	// libiscsi's tools take a secret from the environment.
-	libiscsi := func(user, password string, args ...string) outcome {
-		cmd := append([]string{"LIBISCSI_CHAP_USERNAME=" + user, "LIBISCSI_CHAP_PASSWORD=" + password}, args...)
-		return command(t, "env", cmd...)
-	}
-	if o := libiscsi("finder", secrets["finder"], "iscsi-ls", "iscsi://"+c.addr); !strings.Contains(o.stdout, iqn) {
-		t.Errorf("discovery: %s%s", o.stdout, o.stderr)
-	}
-	if o := libiscsi("alice", secrets["alice"], "iscsi-inq", c.url(iqn+"/0")); o.status != 0 {
-		t.Errorf("login: %s%s", o.stdout, o.stderr)
-	}
-	if o := libiscsi("alice", "what bob knows", "iscsi-inq", c.url(iqn+"/0")); o.status == 0 {
-		t.Errorf("a login with a wrong secret: %s%s", o.stdout, o.stderr)
-	}
-	mutual := []string{"LIBISCSI_CHAP_TARGET_USERNAME=skylun", "LIBISCSI_CHAP_TARGET_PASSWORD=" + secrets["skylun"], "iscsi-inq", c.url(iqn + "/0")}
-	if o := libiscsi("alice", secrets["alice"], mutual...); o.status != 0 {
-		t.Errorf("mutual CHAP: %s%s", o.stdout, o.stderr)
-	}
-	if o := command(t, "iscsi-inq", c.url(iqn+"/0")); o.status == 0 {
-		t.Errorf("a login without CHAP: %s%s", o.stdout, o.stderr)
-	}
-	for _, algorithm := range []string{"5", "6", "7", "8"} {
-		for _, base64 := range []bool{false, true} {
-			i, err := initiator.Dial(c.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = i.Login(initiator.Options{Initiator: "iqn.2026-11.com.example:wire", Target: iqn, CHAP: &initiator.CHAP{
-				User: "alice", Secret: secrets["alice"], Mutual: secrets["skylun"], MutualUser: "skylun", Algorithms: algorithm, Base64: base64,
-			}})
-			if err != nil {
-				t.Fatalf("algorithm %s, Base64 %t: %v", algorithm, base64, err)
-			}
-			if err := i.Logout(); err != nil {
-				t.Fatal(err)
-			}
+	a, b := twoConnections(t, c.addr)
+	asked := make(chan error, 1)
+	go func() {
+		p, err := a.Receive()
+		if err == nil && (p.Opcode() != pdu.AsyncMessage || p.AsyncEvent() != pdu.AsyncLogoutRequest) {
+			err = fmt.Errorf("received %v", p)
 		}
-	}
-	c.wellFormed(pdu.LoginReq, pdu.LoginResp, pdu.TextResp, pdu.SCSICommand, pdu.LogoutResp)
-	passed, err := os.ReadFile(c.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, secret := range secrets {
-		if bytes.Contains(passed, []byte(secret)) || strings.Contains(s.logged(), secret) {
-			t.Errorf("the secret of %s is on the wire or in the log", name)
+		if err == nil {
+			err = a.Logout()
 		}
-	}
+		asked <- err
+	}()
 	s.stop()
-}
-
-// everything logs in, says whatever an initiator can say in the full feature
-// phase, and logs out.
-func everything(t *testing.T, addr string, keys initiator.Keys) {
-	t.Helper()
-	i, err := initiator.Dial(addr)
-	if err != nil {
-		t.Fatal(err)
+	if err := <-asked; err != nil {
+		t.Errorf("the first connection: %v", err)
 	}
-	defer i.Close()
-	if _, err := i.Login(initiator.Options{Initiator: "iqn.2026-11.com.example:wire", Target: iqn, Keys: keys}); err != nil {
-		t.Fatal(err)
+	if p, err := b.Receive(); err != nil || p.Opcode() != pdu.AsyncMessage {
+		t.Errorf("the second connection: %v, %v", p, err)
 	}
-	exchange := func(p *initiator.PDU, want pdu.Opcode) {
-		t.Helper()
-		if err := i.Send(p); err != nil {
-			t.Fatal(err)
-		}
-		if r, err := i.Receive(); err != nil || r.Opcode() != want {
-			t.Fatalf("%v: answered by %v, %v", p, r, err)
-		}
-	}
-	do := func(cdb []byte, in int, out []byte) {
-		t.Helper()
-		if _, err := i.Do(0, cdb, in, out); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ping := i.NewRequest(pdu.NOPOut)
-	ping.Data = []byte("hello") // and three bytes of padding
-	exchange(ping, pdu.NOPIn)
-	text := i.NewRequest(pdu.TextReq)
-	text.Data = pdu.AppendPair(nil, "SendTargets", "")
-	exchange(text, pdu.TextResp)
-	snack := i.NewRequest(pdu.SNACK)
-	snack.SetOpcode(pdu.SNACK) // which is never immediate
-	exchange(snack, pdu.Reject)
-	for _, f := range []pdu.TaskFunction{pdu.AbortTask, pdu.AbortTaskSet, pdu.ClearTaskSet, pdu.LogicalUnitReset, pdu.TargetWarmReset, pdu.TaskReassign} {
-		p := i.NewRequest(pdu.TaskRequest)
-		p.SetFlags(pdu.FlagFinal | byte(f))
-		p.SetRefTag(pdu.NoTag)
-		exchange(p, pdu.TaskResponse)
-	}
-	for range 4 {
-		do(make([]byte, 6), 0, nil) // unit attentions, until there are no more
-	}
-	do([]byte{0: 0x28, 8: 100, 9: 0}, 100*512, nil)
-	do([]byte{0: 0x28, 8: 2, 9: 0}, 1000, nil) // an overflow, and padding
-	do([]byte{0: 0x28, 8: 1, 9: 0}, 1000, nil) // an underflow
-	do([]byte{0: 0x2a, 8: 200, 9: 0}, 0, make([]byte, 200*512))
-	if i.DataDigest {
-		w := i.NewCommand(0, []byte{0: 0x2a, 8: 1, 9: 0})
-		w.SetFlags(pdu.FlagFinal | pdu.FlagWrite)
-		w.SetExpectedLen(512)
-		w.Data = make([]byte, 512)
-		w.BadDataDigest = true
-		exchange(w, pdu.Reject)
-		if r, err := i.Receive(); err != nil || r.Opcode() != pdu.SCSIResponse {
-			t.Fatalf("after a bad data digest: %v, %v", r, err)
-		}
-	}
-	if err := i.Logout(); err != nil {
-		t.Fatal(err)
-	}
+	b.Close()
+	c.wellFormed(pdu.AsyncMessage, pdu.SCSICommand, pdu.DataIn, pdu.LogoutResp)
+	s.check()
 }
 
 // The looks at captures can find something.
