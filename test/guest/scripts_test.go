@@ -68,6 +68,10 @@ func TestSG(t *testing.T) {
 	script(t, "sg.sh", Options{Config: Config + "      - {lun: 1, disk: {volume: other, size: 1GiB}}\n"})
 }
 
+func TestOffload(t *testing.T) {
+	script(t, "offload.sh", Options{Config: Config + "      - {lun: 1, disk: {volume: other, size: 1GiB}}\n"})
+}
+
 // manyLUNs is how many the target many has.
 const manyLUNs = 64
 
