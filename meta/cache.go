@@ -50,7 +50,7 @@ func (d *DB) PutCache(c Cache) error {
 // DeleteCache removes a cache and its map in one transaction. The local file
 // is the caller's to remove, afterwards.
 func (d *DB) DeleteCache(id uint64) error {
-	return d.bolt.Update(func(tx *bbolt.Tx) error {
+	return d.clearing(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(bucketCaches).Delete(binary.BigEndian.AppendUint64(nil, id)); err != nil {
 			return err
 		}

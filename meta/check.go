@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"go.etcd.io/bbolt"
 )
@@ -17,7 +18,7 @@ func (d *DB) Check() (problems []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	problems = check(tx)
+	problems = check(tx, d.journal.oldest(math.MaxInt))
 	if err := tx.Rollback(); err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -31,8 +32,12 @@ func CheckFile(path string) (problems []string, err error) {
 		return nil, fmt.Errorf("metadata %s: %w", path, err)
 	}
 	defer db.Close()
+	waiting, err := unfolded(db, path)
+	if err != nil {
+		return nil, fmt.Errorf("metadata %s: %w", path, err)
+	}
 	err = db.View(func(tx *bbolt.Tx) error {
-		problems = check(tx)
+		problems = check(tx, waiting)
 		return nil
 	})
 	return problems, err
@@ -47,7 +52,7 @@ func (c *checker) add(format string, args ...any) {
 	c.problems = append(c.problems, fmt.Sprintf(format, args...))
 }
 
-func check(tx *bbolt.Tx) []string {
+func check(tx *bbolt.Tx, waiting []record) []string {
 	c := &checker{sizes: map[uint64]int64{}}
 	for err := range tx.Check() {
 		c.add("pages: %v", err)
@@ -58,6 +63,11 @@ func check(tx *bbolt.Tx) []string {
 	c.owners(tx)
 	c.extents(tx)
 	c.journal(tx)
+	for _, r := range waiting {
+		for _, e := range r.extents {
+			c.within(r.id, e, "journal")
+		}
+	}
 	c.units(tx)
 	return c.problems
 }

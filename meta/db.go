@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -16,7 +17,7 @@ import (
 )
 
 // Version is the schema that this package writes.
-const Version = 2
+const Version = 3
 
 // Errors that callers tell apart.
 var (
@@ -43,18 +44,23 @@ var (
 	buckets = [Version + 1][][]byte{
 		1: {bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal},
 		2: {bucketUnits},
+		3: {}, // the journal is a file, and the bucket of it stays empty
 	}
 
 	keyVersion = []byte("version")
+	keyJournal = []byte("journal")
 )
 
 // DB is an open metadata file. Its methods are safe for parallel calls.
 type DB struct {
-	bolt *bbolt.DB
+	bolt    *bbolt.DB
+	journal *journal
 
 	folds     chan struct{} // the journal is long
 	stop      chan struct{} // closed to end the folding goroutine
 	stopped   sync.WaitGroup
+	folding   sync.Mutex // held by a fold, before the locks of journal
+	appended  atomic.Uint64
 	foldEvery uint64      // journal records between two folds
 	foldFail  func(error) // told about a fold that failed, nil: nobody
 }
@@ -69,6 +75,10 @@ type Options struct {
 	// FoldEvery is how many journal records there are between two folds; 0:
 	// as many as are good, negative: they are folded only by Fold.
 	FoldEvery int
+
+	// JournalSize is how many bytes a journal has that is made by Open; 0: as
+	// many as are good.
+	JournalSize int64
 }
 
 // Open opens the file at path, creating it with mode 0600 when it does not
@@ -80,12 +90,15 @@ func Open(path string, opt Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metadata %s: %w", path, err)
 	}
-	d := &DB{bolt: db, folds: make(chan struct{}, 1), stop: make(chan struct{}), foldFail: opt.FoldFailed,
+	j, err := startJournal(db, path, cmp.Or(opt.JournalSize, journalDefault))
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("metadata %s: %w", path, err)
+	}
+	d := &DB{bolt: db, journal: j, folds: make(chan struct{}, 1), stop: make(chan struct{}), foldFail: opt.FoldFailed,
 		foldEvery: uint64(cmp.Or(max(opt.FoldEvery, 0), foldEvery))}
 	if opt.FoldEvery < 0 {
 		d.foldEvery = math.MaxUint64
-	} else {
-		d.requestFold()
 	}
 	d.stopped.Go(d.foldLoop)
 	return d, nil
@@ -167,9 +180,14 @@ func initialise(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	// What has been added since is new buckets, so far. An earlier version
-	// must not open the file any more: it would remove a volume and leave
-	// behind what is in them.
+	// What has been added since is new buckets, and the journal's file. An
+	// earlier version must not open the database any more: it would remove a
+	// volume and leave behind what is in them.
+	if version > 0 && version < 3 {
+		if err := foldBucket(tx); err != nil {
+			return err
+		}
+	}
 	for _, added := range buckets[version+1:] {
 		for _, name := range added {
 			if _, err := tx.CreateBucket(name); err != nil {
@@ -212,11 +230,17 @@ func schema(tx *bbolt.Tx) (uint32, error) {
 	return n, nil
 }
 
-// Close ends folding and closes the file. Calls after it fail.
+// Close folds what is to be folded and closes the files. Calls after it fail.
 func (d *DB) Close() error {
 	close(d.stop)
 	d.stopped.Wait()
-	return d.bolt.Close()
+	err := d.Fold()
+	if err == nil {
+		err = d.bolt.Update(func(tx *bbolt.Tx) error {
+			return changeState(tx, func(s *journalState) { s.needed = false })
+		})
+	}
+	return errors.Join(err, d.journal.file.Close(), d.bolt.Close())
 }
 
 func syncDir(path string) error {

@@ -1,6 +1,7 @@
 // Package meta keeps what a node must remember about its volumes and caches
-// in one bbolt file: which volumes exist, what they lie on, and which blocks
-// of every local file hold data. It is the only user of bbolt.
+// in one bbolt file and a journal beside it: which volumes exist, what they lie
+// on, and which blocks of every local file hold data. It is the only user of
+// bbolt.
 //
 // # Vocabulary
 //
@@ -15,20 +16,24 @@
 //	record   extents of one flush round, in the journal until they are folded
 //	         into the extents
 //
-// # Schema, version 2
+// # Schema, version 3
 //
 //	bucket    key                          value
 //	node      "version"                    uint32
+//	          "journal"                    16 bytes, uint64, byte             (since version 3)
 //	          sequence                     last map number given out
 //	volumes   name                         JSON Volume
 //	caches    map number                   JSON Cache
 //	extents   map number, first block      state, uvarint blocks, CRC-32C
 //	journal   map number, sequence number  { state, uvarint first block, uvarint blocks } ..., CRC-32C
+//	                                       (empty since version 3)
 //	units     unit, 0, name                what the unit keeps, CRC-32C      (since version 2)
 //
 // Numbers in keys are big-endian uint64, so that a cursor meets them in
 // order. bbolt has no checksum over its data pages: extents, records and what
-// units keep carry a CRC-32C over key and value.
+// units keep carry a CRC-32C over key and value. The journal is drawn in
+// journal.go; what the database knows of it is which file belongs to it, up to
+// which record that is folded, and whether the file may have others.
 //
 // A file of an earlier version is brought up to the current one when it is
 // opened for writing, in the transaction that looks at its version. One of a
@@ -38,8 +43,10 @@
 //
 // A bbolt commit costs two fdatasync and writes every page it touched; one
 // key for each written block would make a flush of scattered writes many times
-// slower than its data. So a flush round appends one record, and a
+// slower than its data. So a flush round appends one record to a plain file,
+// with one fdatasync for all rounds that do so at the same time, and a
 // goroutine folds records into extents off that path, a bounded number of
 // extents in a transaction. Loading a map reads its extents, then its
-// records in order: the later one wins.
+// records in order: the later one wins. What removes a map, or a part of it,
+// folds first.
 package meta

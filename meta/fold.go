@@ -9,12 +9,12 @@ import (
 )
 
 // Folding moves the extents of journal records into the extents bucket,
-// oldest record first, and deletes the records in the same transaction: a
-// crash leaves a record either in the journal or folded, never neither, and
+// oldest record first, and says up to which record in the same transaction: a
+// crash leaves a record either to be folded or folded, never neither, and
 // folding one twice would not change anything.
 const (
 	foldEvery   = 256 // journal records between two folds
-	foldExtents = 512 // extents folded in one transaction, so that a flush never waits long for one
+	foldExtents = 512 // extents folded in one transaction, so that other changes never wait long for one
 )
 
 func (d *DB) requestFold() {
@@ -37,59 +37,53 @@ func (d *DB) foldLoop() {
 	}
 }
 
-// Fold moves all records of the journal into the extents, or as many as it
-// can until the DB closes.
+// Fold moves all records of the journal into the extents.
 func (d *DB) Fold() error {
-	for {
-		select {
-		case <-d.stop:
+	d.folding.Lock()
+	defer d.folding.Unlock()
+	for end := d.journal.number(); ; {
+		records := d.journal.oldest(foldExtents)
+		if len(records) == 0 || records[0].seq > end {
 			return nil
-		default:
 		}
-		more, err := d.foldSome()
-		if err != nil {
+		if err := d.foldRecords(records); err != nil {
 			return fmt.Errorf("fold: %w", err)
-		}
-		if !more {
-			return nil
 		}
 	}
 }
 
-// foldSome folds the oldest records of the first map that has any, in one
-// transaction, and tells whether there are more.
-func (d *DB) foldSome() (more bool, err error) {
-	err = d.bolt.Update(func(tx *bbolt.Tx) error {
-		journal, extents := tx.Bucket(bucketJournal), tx.Bucket(bucketExtents)
-		var keys [][]byte
-		var todo []Extent
-		c := journal.Cursor()
-		k, v := c.First()
-		if k == nil {
-			return nil
-		}
-		prefix := bytes.Clone(k[:8])
-		id := binary.BigEndian.Uint64(prefix)
-		for ; bytes.HasPrefix(k, prefix) && len(todo) < foldExtents; k, v = c.Next() {
-			if err := decodeRecord(k, v, func(e Extent) error { todo = append(todo, e); return nil }); err != nil {
-				return err
-			}
-			keys = append(keys, bytes.Clone(k))
-		}
-		more = k != nil
-		for _, e := range todo {
-			if err := putExtent(extents, id, e); err != nil {
-				return err
+// foldRecords folds the oldest records, in one transaction. The caller holds
+// folding.
+func (d *DB) foldRecords(records []record) error {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketExtents)
+		for _, r := range records {
+			for _, e := range r.extents {
+				if err := putExtent(b, r.id, e); err != nil {
+					return err
+				}
 			}
 		}
-		for _, k := range keys {
-			if err := journal.Delete(k); err != nil {
+		return changeState(tx, func(s *journalState) { s.folded = records[len(records)-1].seq })
+	})
+	if err == nil {
+		d.journal.drop(len(records))
+	}
+	return err
+}
+
+// put lays extents over those of a map without the journal, which is not long
+// enough for them. What it still has of the map is folded before.
+func (d *DB) put(id uint64, extents []Extent) error {
+	return d.clearing(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketExtents)
+		for _, e := range extents {
+			if err := putExtent(b, id, e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return more, err
 }
 
 // putExtent lays e over the extents of a map: what it covers goes, what it

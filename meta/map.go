@@ -3,9 +3,10 @@ package meta
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
-	"slices"
+	"math"
 
 	"go.etcd.io/bbolt"
 )
@@ -40,8 +41,12 @@ func (d *DB) Map(id uint64) *Map { return &Map{db: d, id: id} }
 
 // Load calls f with the extents of the map: first the folded ones in
 // ascending order, then those of the journal, in which a later call overrides
-// an earlier one. It fails with ErrCorrupt when a checksum is wrong.
+// an earlier one. It fails with ErrCorrupt when a checksum is wrong. No Append
+// to the map may run meanwhile.
 func (m *Map) Load(f func(Extent) error) error {
+	// What is folded meanwhile is met twice, which changes nothing; the other
+	// way round it would be missed.
+	waiting := m.db.journal.oldest(math.MaxInt)
 	err := m.db.bolt.View(func(tx *bbolt.Tx) error {
 		prefix := binary.BigEndian.AppendUint64(nil, m.id)
 		c := tx.Bucket(bucketExtents).Cursor()
@@ -54,10 +59,14 @@ func (m *Map) Load(f func(Extent) error) error {
 				return err
 			}
 		}
-		c = tx.Bucket(bucketJournal).Cursor()
-		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if err := decodeRecord(k, v, f); err != nil {
-				return err
+		for _, r := range waiting {
+			if r.id != m.id {
+				continue
+			}
+			for _, e := range r.extents {
+				if err := f(e); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -67,10 +76,6 @@ func (m *Map) Load(f func(Extent) error) error {
 	}
 	return nil
 }
-
-// recordExtents bounds the extents of one record, because folding takes whole
-// records.
-const recordExtents = 256
 
 // Append adds the extents to the journal. When it returns nil they are
 // durable; after an error none or all of them may be.
@@ -78,49 +83,46 @@ func (m *Map) Append(extents []Extent) error {
 	if len(extents) == 0 {
 		return nil
 	}
-	var long bool
-	err := m.db.bolt.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketJournal)
-		for part := range slices.Chunk(extents, recordExtents) {
-			seq, err := b.NextSequence()
-			if err != nil {
-				return err
-			}
-			key := journalKey(m.id, seq)
-			long = long || seq%m.db.foldEvery == 0
-			if err := b.Put(key, encodeRecord(key, part)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	d := m.db
+	err := d.journal.append(m.id, extents, d.Fold)
+	if errors.Is(err, errRecordTooLong) {
+		err = d.put(m.id, extents)
+	}
 	if err != nil {
 		return fmt.Errorf("map %d: %w", m.id, err)
 	}
-	if long {
-		m.db.requestFold()
+	if d.appended.Add(1)%d.foldEvery == 0 {
+		d.requestFold()
 	}
 	return nil
 }
 
 // Clear removes all extents and records of the map.
 func (m *Map) Clear() error {
-	return m.db.bolt.Update(func(tx *bbolt.Tx) error { return clearMap(tx, m.id) })
+	return m.db.clearing(func(tx *bbolt.Tx) error { return clearMap(tx, m.id) })
 }
 
+// clearing runs f in a transaction that removes a map. What the journal still
+// has of the map is folded before: it would come back later.
+func (d *DB) clearing(f func(tx *bbolt.Tx) error) error {
+	if err := d.Fold(); err != nil {
+		return err
+	}
+	return d.bolt.Update(f)
+}
+
+// clearMap removes the extents of a map.
 func clearMap(tx *bbolt.Tx, id uint64) error {
 	prefix := binary.BigEndian.AppendUint64(nil, id)
-	for _, name := range [][]byte{bucketExtents, bucketJournal} {
-		b := tx.Bucket(name)
-		var keys [][]byte // a cursor must not see its bucket change
-		c := b.Cursor()
-		for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			keys = append(keys, bytes.Clone(k))
-		}
-		for _, k := range keys {
-			if err := b.Delete(k); err != nil {
-				return err
-			}
+	b := tx.Bucket(bucketExtents)
+	var keys [][]byte // a cursor must not see its bucket change
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -170,13 +172,16 @@ func decodeExtent(key, value []byte) (Extent, error) {
 }
 
 func encodeRecord(key []byte, extents []Extent) []byte {
-	v := make([]byte, 0, 8*len(extents)+crc32.Size)
+	return seal(key, appendExtents(make([]byte, 0, 8*len(extents)+crc32.Size), extents))
+}
+
+func appendExtents(p []byte, extents []Extent) []byte {
 	for _, e := range extents {
-		v = append(v, e.State)
-		v = binary.AppendUvarint(v, uint64(e.Off/blockSize))
-		v = binary.AppendUvarint(v, uint64((e.End-e.Off)/blockSize))
+		p = append(p, e.State)
+		p = binary.AppendUvarint(p, uint64(e.Off/blockSize))
+		p = binary.AppendUvarint(p, uint64((e.End-e.Off)/blockSize))
 	}
-	return seal(key, v)
+	return p
 }
 
 func decodeRecord(key, value []byte, f func(Extent) error) error {
@@ -184,16 +189,23 @@ func decodeRecord(key, value []byte, f func(Extent) error) error {
 	if err != nil {
 		return err
 	}
+	if err := decodeExtents(v, f); err != nil {
+		return fmt.Errorf("record %x: %w", key, err)
+	}
+	return nil
+}
+
+func decodeExtents(v []byte, f func(Extent) error) error {
 	for len(v) > 0 {
 		state := v[0]
 		first, n := binary.Uvarint(v[1:])
 		if n <= 0 {
-			return fmt.Errorf("%w: record %x", ErrCorrupt, key)
+			return fmt.Errorf("%w: extents cut short", ErrCorrupt)
 		}
 		v = v[1+n:]
 		blocks, n := binary.Uvarint(v)
 		if n <= 0 {
-			return fmt.Errorf("%w: record %x", ErrCorrupt, key)
+			return fmt.Errorf("%w: extents cut short", ErrCorrupt)
 		}
 		v = v[n:]
 		e, err := makeExtent(first, blocks, state)

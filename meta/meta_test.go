@@ -125,7 +125,11 @@ func TestMapAgainstModel(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	path := filepath.Join(t.TempDir(), "db")
-	db := openTest(t, path)
+	opt := Options{JournalSize: journalStart + 2*1024, FoldEvery: 40, FoldFailed: func(err error) { t.Error(err) }}
+	db, err := Open(path, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	layer := newLayer(t, db, "v", blocks*blockSize).Layer
 	other := newLayer(t, db, "w", blocks*blockSize).Layer
 	if err := db.Map(other).Append([]Extent{{0, blocks * blockSize, 3}}); err != nil {
@@ -144,8 +148,8 @@ func TestMapAgainstModel(t *testing.T) {
 				model[b] = e.State
 			}
 		}
-		if rnd.IntN(50) == 0 { // more than one record takes
-			for range recordExtents {
+		if rnd.IntN(50) == 0 { // more than the journal takes
+			for range 300 {
 				exts = append(exts, exts[0])
 			}
 			for b := exts[0].Off / blockSize; b < exts[0].End/blockSize; b++ {
@@ -170,7 +174,9 @@ func TestMapAgainstModel(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			db = openTest(t, path)
+			if db, err = Open(path, opt); err != nil {
+				t.Fatal(err)
+			}
 			m = db.Map(layer)
 		}
 		if got := load(t, m, blocks); string(got) != string(model) {

@@ -12,11 +12,8 @@ import (
 // When it returns nil that is durable; after an error none or all of it may be.
 // No Append to the map may run meanwhile.
 func (m *Map) Trim(size int64) error {
-	err := m.db.bolt.Update(func(tx *bbolt.Tx) error {
-		if err := trimExtents(tx.Bucket(bucketExtents), m.id, size); err != nil {
-			return err
-		}
-		return trimRecords(tx.Bucket(bucketJournal), m.id, size)
+	err := m.db.clearing(func(tx *bbolt.Tx) error {
+		return trimExtents(tx.Bucket(bucketExtents), m.id, size)
 	})
 	if err != nil {
 		return fmt.Errorf("map %d: %w", m.id, err)
@@ -49,48 +46,6 @@ func trimExtents(b *bbolt.Bucket, id uint64, size int64) error {
 	}
 	for _, k := range gone {
 		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func trimRecords(b *bbolt.Bucket, id uint64, size int64) error {
-	prefix := binary.BigEndian.AppendUint64(nil, id)
-	end := (size + blockSize - 1) / blockSize * blockSize
-	type record struct {
-		key  []byte
-		kept []Extent
-	}
-	var changed []record
-	c := b.Cursor()
-	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		r, cut := record{key: bytes.Clone(k)}, false
-		err := decodeRecord(k, v, func(e Extent) error {
-			if e.End > end {
-				cut = true
-				e.End = end
-			}
-			if e.Off < e.End {
-				r.kept = append(r.kept, e)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if cut {
-			changed = append(changed, r)
-		}
-	}
-	for _, r := range changed {
-		var err error
-		if len(r.kept) == 0 {
-			err = b.Delete(r.key)
-		} else {
-			err = b.Put(r.key, encodeRecord(r.key, r.kept))
-		}
-		if err != nil {
 			return err
 		}
 	}

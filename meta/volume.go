@@ -109,7 +109,7 @@ func (d *DB) ResizeVolume(name string, size int64) error {
 // transaction. The local file of the layer is the caller's to remove,
 // afterwards.
 func (d *DB) DeleteVolume(name string) error {
-	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+	err := d.clearing(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketVolumes)
 		value := b.Get([]byte(name))
 		if value == nil {

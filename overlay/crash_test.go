@@ -61,7 +61,7 @@ func crashRun(seed uint64, dir string, lies lie) (cuts int, err error) {
 	cfg := worldConfig{
 		sectors: 8 + rnd.Int64N(200),
 		cached:  rnd.IntN(2) == 0,
-		bolt:    rnd.IntN(12) == 0,
+		bolt:    rnd.IntN(6) == 0,
 		scanned: rnd.IntN(3) == 0,
 		lie:     lies,
 		dir:     dir,
@@ -252,6 +252,15 @@ func (w *world) restart(orderly bool) error {
 		}
 	} else {
 		w.abandon()
+	}
+	if w.db != nil {
+		if err := w.db.restart(orderly); err != nil {
+			return err
+		}
+		w.cacheMap = w.db.maps["cache"]
+		for _, x := range w.vols {
+			x.states = w.db.maps[x.name]
+		}
 	}
 	if err := w.open(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -332,28 +333,28 @@ func (w *world) close() error {
 	return errors.Join(errs...)
 }
 
-// worldDB is a metadata file, and what a power cut in the middle of a commit
-// would leave of it.
+// worldDB is a database with its journal, and what a power cut in the middle of
+// a change would leave of them.
 type worldDB struct {
 	w    *world
 	path string
 	db   *meta.DB
 	maps map[string]Map
-	torn []byte // what a power cut leaves just now; nil: what is in the file
+	torn *dbFiles // what a power cut leaves just now; nil: what is in the files
 }
 
+// dbFiles is what database and journal hold.
+type dbFiles struct{ db, journal []byte }
+
 func newWorldDB(w *world) (*worldDB, error) {
-	f, err := os.CreateTemp(w.dir, "db")
-	if err != nil {
-		return nil, err
-	}
-	f.Close()
-	d := &worldDB{w: w, path: f.Name(), maps: map[string]Map{}}
+	d := &worldDB{w: w, path: w.newPath(), maps: map[string]Map{}}
 	return d, d.open()
 }
 
+func (w *world) newPath() string { return filepath.Join(w.dir, fmt.Sprintf("db%d", w.rnd.Uint64())) }
+
 func (d *worldDB) open() (err error) {
-	d.db, err = meta.Open(d.path, meta.Options{FoldEvery: -1})
+	d.db, err = meta.Open(d.path, meta.Options{FoldEvery: -1, JournalSize: 4096 + 2*(256+d.w.rnd.Int64N(2048))})
 	return err
 }
 
@@ -377,18 +378,52 @@ func (d *worldDB) resize(name string, size int64) error {
 	return d.change(func() error { return d.db.ResizeVolume(name, size) })
 }
 
+func (d *worldDB) fold() error { return d.change(d.db.Fold) }
+
+// restart stops in an orderly way or not, and starts again.
+func (d *worldDB) restart(orderly bool) error {
+	left, err := d.cut(d.w) // of one that is killed all is left that it wrote
+	if err != nil {
+		return err
+	}
+	if orderly {
+		err = errors.Join(left.close(), d.db.Close(), d.open())
+	} else {
+		err = d.close()
+		d.path, d.db = left.path, left.db
+	}
+	for name, m := range d.maps {
+		id := m.(tornMap).id
+		d.maps[name] = tornMap{d.db.Map(id), id, d}
+	}
+	return err
+}
+
+func (d *worldDB) files() (f dbFiles, err error) {
+	if f.db, err = os.ReadFile(d.path); err == nil {
+		f.journal, err = os.ReadFile(d.path + ".journal")
+	}
+	return f, err
+}
+
 // cut returns what a power cut now would leave.
 func (d *worldDB) cut(left *world) (*worldDB, error) {
-	data := d.torn
-	if data == nil {
+	n := &worldDB{w: left, path: left.newPath(), maps: map[string]Map{}}
+	f := dbFiles{}
+	if d.torn != nil {
+		f = *d.torn
+	} else {
 		var err error
-		if data, err = os.ReadFile(d.path); err != nil {
+		if f, err = d.files(); err != nil {
 			return nil, err
 		}
 	}
-	n := &worldDB{w: left, path: filepath.Join(left.dir, fmt.Sprintf("cut%d", left.rnd.Uint64())), maps: map[string]Map{}}
-	if err := os.WriteFile(n.path, data, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(n.path, f.db, 0o600), os.WriteFile(n.path+".journal", f.journal, 0o600)); err != nil {
 		return nil, err
+	}
+	problems, err := meta.CheckFile(n.path)
+	if err != nil || len(problems) > 0 {
+		return nil, fmt.Errorf("check: %w %q", err, problems)
 	}
 	if err := n.open(); err != nil {
 		return nil, err
@@ -405,35 +440,40 @@ func (d *worldDB) close() error {
 	for _, p := range d.db.Check() {
 		errs = append(errs, errors.New(p))
 	}
-	return errors.Join(append(errs, d.db.Close(), os.Remove(d.path))...)
+	return errors.Join(append(errs, d.db.Close(), os.Remove(d.path), os.Remove(d.path+".journal"))...)
 }
 
-// change runs f, which changes the file in one transaction, and looks at power
-// cuts within and after it.
+// change runs f, which changes the database in at most one transaction, and
+// after it the journal, and looks at power cuts within and after it.
 func (d *worldDB) change(f func() error) error {
-	before, err := os.ReadFile(d.path)
+	before, err := d.files()
 	if err != nil {
 		return err
 	}
 	if err := f(); err != nil {
 		return err
 	}
-	after, err := os.ReadFile(d.path)
+	after, err := d.files()
 	if err != nil {
 		return err
 	}
-	d.torn = tear(d.w.rnd, before, after)
-	d.w.point("within a commit of the database")
+	if !bytes.Equal(before.db, after.db) {
+		d.torn = &dbFiles{tear(d.w.rnd, before.db, after.db), before.journal}
+		d.w.point("within a commit of the database")
+	}
+	if !bytes.Equal(before.journal, after.journal) {
+		journal := bytes.Clone(before.journal)
+		for s := 0; s < len(journal); s += sector {
+			if d.w.rnd.IntN(2) == 0 {
+				copy(journal[s:min(s+sector, len(journal))], after.journal[s:])
+			}
+		}
+		d.torn = &dbFiles{after.db, journal}
+		d.w.point("within a write of the journal")
+	}
 	d.torn = nil
 	d.w.point("states committed, nobody answered")
 	return nil
-}
-
-// fold folds in several transactions.
-func (d *worldDB) fold() error {
-	err := d.db.Fold()
-	d.w.point("folded")
-	return err
 }
 
 // tear returns what a power cut leaves that comes while before becomes after.
