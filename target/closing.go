@@ -42,6 +42,7 @@ func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
+	c.wake()
 	if c.err == nil {
 		c.sock.interrupt()
 	}

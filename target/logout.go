@@ -54,7 +54,7 @@ func (c *conn) awaitTurn(h *pdu.Header) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.flush()
-	for kept && !turned && c.err == nil {
+	for kept && !turned && c.err == nil && !c.draining {
 		c.wait()
 	}
 	return turned
