@@ -91,7 +91,7 @@ func drain(t testing.TB, c *initiator.Conn) {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			t.Fatal("the connection is not closed")
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
 			return
 		default:
 			t.Fatal(err)
@@ -146,13 +146,37 @@ func FuzzConnection(f *testing.F) {
 		c.Conn.(*net.TCPConn).CloseWrite()
 		c.Timeout = 10 * time.Second
 		if mode&(afterLogin|afterDiscovery) != 0 {
+			done := make(chan struct{})
+			go s.closeAtGap(c, done)
 			drain(t, c)
+			close(done)
 		} else {
 			drainLogin(t, c)
 		}
 		c.Close()
 		s.serves(t)
 	})
+}
+
+// closeAtGap closes c when its session waits for a request that is missing,
+// until done is closed: nobody is going to send it, and the session would live
+// for gapTimeout.
+func (s *fuzzed) closeAtGap(c *initiator.Conn, done <-chan struct{}) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for waited := 0; waited < 5; {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		for _, sess := range s.sessionList() {
+			if sess.tsih == c.TSIH && sess.win.kept.Load() > 0 {
+				waited++
+			}
+		}
+	}
+	c.Close()
 }
 
 // drainLogin is drain for a connection that chooses its sequence numbers
