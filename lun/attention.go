@@ -194,6 +194,31 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	if op != nil {
 		flags = op.flags
 	}
+	if !s.unhindered(c.Nexus, flags) {
+		if err := s.hindrance(c, op, flags); err != nil {
+			return err
+		}
+	}
+	if flags&writes != 0 && s.notice != nil {
+		s.notice(c, op)
+	}
+	return nil
+}
+
+// unhindered tells whether nothing keeps an operation with these flags from
+// running for n. It is a short way for those who have access by a persistent
+// reservation: in a cluster that is every command.
+func (s *server) unhindered(n *Nexus, flags opFlags) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.nexuses[n]
+	return st != nil && len(st.attentions) == 0 && !st.access.restricts() && !st.stopped &&
+		st.denied&flags == 0 && !s.reserved && s.blocked == nil
+}
+
+// hindrance returns what keeps c from running, in the order in which it is
+// told.
+func (s *server) hindrance(c *Command, op *operation, flags opFlags) error {
 	if flags&early == 0 {
 		if attention := s.take(c.Nexus); attention != nil {
 			return attention
@@ -210,9 +235,6 @@ func (s *server) checkGate(c *Command, op *operation) error {
 	}
 	if cond := s.blocking(op); cond != nil {
 		return cond
-	}
-	if flags&writes != 0 && s.notice != nil {
-		s.notice(c, op)
 	}
 	return nil
 }

@@ -37,7 +37,19 @@ var hotCommands = []struct {
 // TestHotPathAllocates checks that reads and writes that need not wait take
 // nothing from the heap.
 func TestHotPathAllocates(t *testing.T) {
+	t.Run("no reservation", func(t *testing.T) { hotPathAllocates(t) })
+	t.Run("persistent reservation", func(t *testing.T) {
+		hotPathAllocates(t, "5f 06 00 0000 00000018 00", "5f 01 05 0000 00000018 00")
+	})
+}
+
+// hotPathAllocates runs the hot commands of a nexus that has sent others
+// before, with a reservation key and what it becomes as their parameter list.
+func hotPathAllocates(t *testing.T, before ...string) {
 	d, n := benchDisk(t, false)
+	for _, cdb := range before {
+		wantEnding(t, send(t, d, n, cdb, basicList(5, 5, 0)), "00")
+	}
 	for _, h := range hotCommands {
 		c := &Command{CDB: h.cdb, Nexus: n, Out: make([]byte, 4096), InLimit: 4096, Alloc: onePool(make([]byte, 4096))}
 		if allocs := testing.AllocsPerRun(100, func() {

@@ -101,8 +101,12 @@ func (s *server) reserveOut(ctx context.Context, u Unit, c *Command) error {
 		return err
 	}
 	abort := s.changeReservations(change, q.action == scsi.PR_OUT_PREEMPT_AND_ABORT)
-	s.report(slog.LevelInfo, "persistent reservation", c, slog.Int("registrations", len(change.next.list)), slog.Int("type", int(change.next.kind)))
 	done()
+	level := slog.LevelInfo
+	if change.next.sameAs(&current) {
+		level = slog.LevelDebug // a sign of life, every few seconds
+	}
+	s.report(level, "persistent reservation", c, slog.Int("registrations", len(change.next.list)), slog.Int("type", int(change.next.kind)))
 	for _, n := range abort {
 		if err := n.Transport.AbortTasks(ctx, u, c); err != nil {
 			return fmt.Errorf("abort commands of %s: %w", n.InitiatorName, err)

@@ -77,6 +77,13 @@ func (r *registrations) index(w nexusName) int {
 	return slices.IndexFunc(r.list, func(g registration) bool { return g.Who == w })
 }
 
+// sameAs tells whether the same are registered, whatever their keys, and have
+// the same reservation.
+func (r *registrations) sameAs(o *registrations) bool {
+	return r.kind == o.kind && r.holder == o.holder &&
+		slices.EqualFunc(r.list, o.list, func(a, b registration) bool { return a.Who == b.Who })
+}
+
 // holds tells whether w is a persistent reservation holder, SPC-4 5.13.10.
 func (r *registrations) holds(w nexusName) bool {
 	switch {
