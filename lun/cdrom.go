@@ -92,7 +92,7 @@ func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
 	d.versions = append(slices.Clone(commonVersions), versionMMC6)
 	d.pages = []vpdPage{d.supportedPages(), d.serialNumber(), d.deviceIdentification()}
 	d.speed.Store(fullSpeed)
-	d.modes = modes{pages: driveModePages(), store: cfg.Store, specific: func() byte { return 0 }, obey: func([]byte) {}, live: d.liveModes}
+	d.modes = modes{pages: driveModePages(), store: cfg.Store, specific: func() byte { return 0 }, obey: d.obey, live: d.liveModes}
 	d.loadModes()
 	if cfg.Medium != nil {
 		d.disc = newDisc(cfg.Medium)

@@ -31,6 +31,7 @@ func driveModePages() []modePage {
 
 	return []modePage{
 		recovery,
+		newControlPage(false),
 		parameters,
 		audio,
 		newModePage(0x1a, 10, nil), // power condition, MMC-6 7.8: all timers off
@@ -67,6 +68,13 @@ func capabilities() modePage {
 	binary.BigEndian.PutUint16(p.defaults[12:], driveBuf>>10)
 	binary.BigEndian.PutUint16(p.defaults[capSpeed:], fullSpeed)
 	return p
+}
+
+// obey makes the drive behave as a mode page says.
+func (d *CDROM) obey(page []byte) {
+	if page[0] == controlPage {
+		d.obeyControl(page)
+	}
 }
 
 // liveModes fills in what the drive knows best: whether the tray is locked, and

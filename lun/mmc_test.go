@@ -238,13 +238,14 @@ func TestDriveModes(t *testing.T) {
 	d := newTestDrive(nil)
 	pages := map[byte]string{
 		0x01: "010a 00 08 0000000000000000",
+		0x0a: "0a0a 02 10 00 00 0000000000 00",
 		0x0d: "0d06 00 00 003c 004b",
 		0x0e: "0e0e 04 000000 0000 01ff 02ff 0000 0000",
 		0x1a: "1a0a 00000000000000000000",
 		0x2a: "2a1e 1b 00 40 00 29 00 2100 0000 0400 2100 0000 0000 0000 0000 0000 0000 0000 0000",
 	}
 	all := ""
-	for _, code := range []byte{0x01, 0x0d, 0x0e, 0x1a, 0x2a} {
+	for _, code := range []byte{0x01, 0x0a, 0x0d, 0x0e, 0x1a, 0x2a} {
 		p := unhex(t, pages[code])
 		all += fmt.Sprintf("%x", p)
 		checkReplies(t, d, 7, []reply{{fmt.Sprintf("5a 00 %02x 00 000000 00ff 00", code), "00", fmt.Sprintf("%04x 000000000000 %x", 6+len(p), p)}})
