@@ -4,6 +4,7 @@
 //	imports_test.go    which package may import what, and why
 //	e2e                the built binary, used by clients that others wrote (build tag e2e)
 //	guest              a Linux kernel as initiator, in a guest machine (build tag guest)
+//	boot               emulated PCs that boot and install from a drive (build tag boot)
 //	bench              the server against tgtd and against a plain file, side by side
 //	azurite            an emulated blob store, and a proxy that counts and breaks its requests
 //

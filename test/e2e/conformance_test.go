@@ -21,7 +21,7 @@ const notSupported = "testdata/iscsi-test-cu.txt"
 // shrinks. Each runs in a process of its own, so that one that hangs or leaves
 // a session behind is the only one that suffers.
 func TestConformance(t *testing.T) {
-	listed := readNotSupported(t)
+	listed := readNotSupported(t, notSupported)
 	names := suiteTests(t)
 	for name := range listed {
 		if !slices.Contains(names, name) {
@@ -52,7 +52,7 @@ const suiteDisk = 30 << 20
 // The same for the tests of the disk, on an overlay of which one half is local
 // and the other in the store, and by two paths.
 func TestConformanceOverlay(t *testing.T) {
-	listed := readNotSupported(t)
+	listed := readNotSupported(t, notSupported)
 	s := newServer(t, newFileStore(t), "volume: disk, image: base")
 	config, err := os.ReadFile(s.file)
 	if err != nil {
@@ -92,7 +92,7 @@ func conforms(t *testing.T, listed map[string]notSupportedTest, name string, url
 	switch {
 	case verdict == want:
 	case verdict == "passed":
-		t.Errorf("passes now: take it out of %s (%s)", notSupported, why)
+		t.Errorf("passes now: take it out of the list (%s)", why)
 	default:
 		t.Errorf("%s, want %s\n%s", verdict, want, out)
 	}
@@ -140,8 +140,8 @@ func runSuiteTest(t *testing.T, name string, urls ...string) (verdict, out strin
 
 type notSupportedTest struct{ verdict, reason string }
 
-func readNotSupported(t *testing.T) map[string]notSupportedTest {
-	f, err := os.Open(notSupported)
+func readNotSupported(t *testing.T, file string) map[string]notSupportedTest {
+	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,10 +154,10 @@ func readNotSupported(t *testing.T) map[string]notSupportedTest {
 		}
 		f := strings.Fields(line)
 		if len(f) < 3 || f[1] != "failed" && f[1] != "skipped" {
-			t.Fatalf("%s: want NAME failed|skipped REASON, not %q", notSupported, line)
+			t.Fatalf("%s: want NAME failed|skipped REASON, not %q", file, line)
 		}
 		if _, dup := listed[f[0]]; dup {
-			t.Errorf("%s lists %s twice", notSupported, f[0])
+			t.Errorf("%s lists %s twice", file, f[0])
 		}
 		listed[f[0]] = notSupportedTest{f[1], strings.Join(f[2:], " ")}
 	}
