@@ -53,6 +53,9 @@ func TestResizeVolume(t *testing.T) {
 			t.Errorf("%+v: %+v %v", s, v, err)
 		}
 		size("v", s.Size)
+		if _, err := n.ResizeVolume(t.Context(), "v", ResizeSpec{Size: s.Size - 512}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("smaller than %d: %v, want %v", s.Size, err, ErrInvalid)
+		}
 	}
 	if _, err := n.ResizeVolume(t.Context(), "over", ResizeSpec{Size: 3 << 20}); err != nil {
 		t.Error(err)
