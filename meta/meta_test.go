@@ -377,23 +377,3 @@ func TestCheckWhileWriting(t *testing.T) {
 		}
 	}
 }
-
-func TestSetVolumeSize(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	db := openTest(t, path)
-	v := newLayer(t, db, "v", 1<<20)
-	if err := db.SetVolumeSize("v", 2<<20); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.SetVolumeSize("w", 2<<20); !errors.Is(err, ErrNotFound) {
-		t.Errorf("a volume that is not there: %v, want ErrNotFound", err)
-	}
-	db.Close()
-	db = openTest(t, path)
-	defer db.Close()
-	v.Size = 2 << 20
-	if got, err := db.Volume("v"); err != nil || got.ID != v.ID || got.Layer != v.Layer || got.Size != v.Size || !got.Created.Equal(v.Created) {
-		t.Errorf("%+v %v, want %+v", got, err, v)
-	}
-	wantClean(t, db)
-}

@@ -59,7 +59,7 @@ func (n *Node) resize(ctx context.Context, v *volume, spec ResizeSpec) error {
 	}
 	err := v.dev.Resize(ctx, size)
 	if err == nil {
-		if err = n.db.SetVolumeSize(name, size); err != nil {
+		if err = n.db.ResizeVolume(name, size); err != nil {
 			err = errors.Join(err, v.dev.Resize(context.WithoutCancel(ctx), old))
 		}
 	}
