@@ -121,6 +121,9 @@ func (d *Disk) mayCopy(n *Nexus, change bool) error {
 	if err := d.excluded(n, class); err != nil {
 		return err
 	}
+	if d.stoppedFor(n) {
+		return errStopped
+	}
 	if cond := d.blocking(nil); cond != nil {
 		return cond
 	}

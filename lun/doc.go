@@ -48,6 +48,14 @@
 // reservation and no unit attention looks at one counter, and another one looks
 // at one mask.
 //
+// # Copies
+//
+// A disk that is told to copy is the copy manager (SPC-4 5.17), for disks that
+// the nexus could use itself: peers.go says which those are. The disk remembers
+// what became of each copy. Tokens stand for the data of a moment and keep none
+// of it; they are one more reason to look at the gate, and what changes their
+// data revokes them (token.go).
+//
 // # Mode parameters and port groups
 //
 // Mode pages are data that a unit brings (modePage); what can be changed is

@@ -112,6 +112,9 @@ func (s *server) reserveOut(ctx context.Context, u Unit, c *Command) error {
 			return fmt.Errorf("abort commands of %s: %w", n.InitiatorName, err)
 		}
 	}
+	if q.action == scsi.PR_OUT_PREEMPT_AND_ABORT {
+		return s.endVisits(ctx, abort)
+	}
 	return nil
 }
 

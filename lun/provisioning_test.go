@@ -2,10 +2,13 @@ package lun
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
 	"testing"
+
+	"skylun/block"
 )
 
 // unmapList returns an UNMAP parameter list of ranges of LBA and length.
@@ -175,8 +178,23 @@ func TestGetLBAStatus(t *testing.T) {
 	}
 	wantEnding(t, send(t, d, nil, "9e 12 0000000000000080 00001000 00 00", nil), "02 5/21/00")
 	wantEnding(t, send(t, newTestDisk(m), nil, "9e 12 0000000000000000 00001000 00 00", nil), "02 5/24/00")
-	m.fault = nil
+	// Nothing before the first one that is asked for is looked at.
+	asked := &asking{ranged: ranged{m}}
+	if send(t, newTestDisk(asked), nil, "9e 12 0000000000000028 00001000 00 00", nil); asked.r != (block.Range{Off: 40 * logicalBlock, End: 64 << 10}) {
+		t.Errorf("asked the device for %v", asked.r)
+	}
 	if c := send(t, d, nil, "9e 12 0000000000000000 00000000 00 00", nil); c.Transfer != 0 || c.In != nil {
 		t.Errorf("allocation length zero moved %d", c.Transfer)
 	}
+}
+
+// asking notes of which range it is asked.
+type asking struct {
+	ranged
+	r block.Range
+}
+
+func (a *asking) DataRanges(ctx context.Context, r block.Range, f func(block.Range) error) error {
+	a.r = r
+	return a.ranged.DataRanges(ctx, r, f)
 }

@@ -39,6 +39,8 @@ type server struct {
 	holder   *Nexus                 // guarded by mu, means something while reserved
 	blocked  *condition             // guarded by mu, what most commands end with; nil: none
 
+	visits map[*visit]struct{} // guarded by mu, copies to the unit that others manage
+
 	// notice, if there is one, is called before a command that changes the
 	// medium runs, while there is a reason to look at the gate.
 	notice func(*Command, *operation)

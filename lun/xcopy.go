@@ -201,24 +201,39 @@ func (d *Disk) copySegment(ctx context.Context, n *Nexus, l *copyList, s blockTo
 		}
 	}
 	src, dst := disks[0], disks[1]
+	if dst != d {
+		visit, leave := dst.visit(ctx, n)
+		defer leave()
+		err := copyBlocks(visit, n, src, dst, s, r)
+		if err != nil && visit.Err() != nil && ctx.Err() == nil {
+			err = errReserved // the visit was ended
+		}
+		return dst, err
+	}
+	return dst, copyBlocks(ctx, n, src, dst, s, r)
+}
+
+// copyBlocks copies what a segment descriptor says between disks that are
+// found.
+func copyBlocks(ctx context.Context, n *Nexus, src, dst *Disk, s blockToBlock, r *copyRecord) error {
 	if err := src.mayCopy(n, false); err != nil {
-		return nil, err
+		return err
 	}
 	if err := dst.mayCopy(n, true); err != nil {
-		return nil, err
+		return err
 	}
 	if s.blocks == 0 {
-		return dst, nil
+		return nil
 	}
 	from, length, err := src.within(s.sourceLBA, s.blocks)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	off, _, err := dst.within(s.destinationLBA, s.blocks)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return dst, dst.copyFrom(ctx, off, src, from, length, func(n int64) { r.moved.Add(n) })
+	return dst.copyFrom(ctx, off, src, from, length, func(n int64) { r.moved.Add(n) })
 }
 
 var errUnreachable = errors.New("unreachable copy source or destination")
