@@ -360,6 +360,7 @@ func TestTokenExpiry(t *testing.T) {
 		wantEnding(t, send(t, p.disks[0], p.nexus, "2a 00 00000001 00 0001 00", filled(512, 1)), "00")
 		populate(t, p.disks[0], p.nexus, extents{{0, 1}})
 		time.Sleep((defaultTokenTime + 1) * time.Second)
+		synctest.Wait() // the timers have run
 		if n, g := len(p.disks[0].tokens.all), p.disks[0].gate.Load(); n != 0 || g != 0 {
 			t.Errorf("%d tokens, %d reasons to look at the gate after all have expired", n, g)
 		}
