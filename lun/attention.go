@@ -157,6 +157,9 @@ func (s *server) take(n *Nexus) *condition {
 	code := st.attentions[0]
 	st.attentions = slices.Delete(st.attentions, 0, 1)
 	s.gate.Add(-1)
+	if len(st.attentions) == 0 && s.heard != nil {
+		s.heard(n)
+	}
 	s.mu.Unlock()
 
 	if code == scsi.ASC_REPORTED_LUNS_DATA_HAS_CHANGED {

@@ -36,10 +36,19 @@ type CDROMConfig struct {
 	Medium Medium // in the drive at first; nil: none
 	Open   bool   // the tray is open at first, with or without a medium on it
 
+	// What Told has returned, as long as nothing has moved since: initiators
+	// that need not hear of what is in the drive.
+	Generation uint64
+	Told       []string
+
 	// Save, if not nil, makes durable what the drive is about to hold, before
-	// it does: a medium, nil for none, and whether the tray is open. When it
-	// fails, nothing moves. It may wait.
-	Save func(m Medium, open bool) error
+	// it does: a medium, nil for none, whether the tray is open, and of which
+	// generation that is. When it fails, nothing moves. It may wait.
+	Save func(m Medium, open bool, generation uint64) error
+
+	// ToldMore, if not nil, is called when Told has more to return. It does
+	// not wait, and does not call the drive.
+	ToldMore func()
 
 	Store Store // what else has to be remembered over restarts; nil: nothing is
 }
@@ -58,7 +67,8 @@ type CDROMConfig struct {
 // media events and unit attentions are kept for each.
 type CDROM struct {
 	server
-	save func(Medium, bool) error
+	save     func(Medium, bool, uint64) error
+	toldMore func()
 
 	// ready is the disc that commands can read, nil while there is none. It
 	// follows from the fields below, and is there for readers without a lock.
@@ -68,11 +78,13 @@ type CDROM struct {
 	// of save. It is taken before mu.
 	moving sync.Mutex
 
-	disc  *disc            // guarded by mu: what lies in the drive
-	open  bool             // guarded by mu: the tray
-	hosts map[*Nexus]*host // guarded by mu
-	freed chan struct{}    // guarded by mu: closed when the tray may have become free, and replaced
-	speed atomic.Uint32    // selected read speed in kB/s
+	generation uint64           // guarded by mu: counts moves
+	disc       *disc            // guarded by mu: what lies in the drive
+	open       bool             // guarded by mu: the tray
+	hosts      map[*Nexus]*host // guarded by mu
+	told       []string         // guarded by mu: initiator ports that know of this generation
+	freed      chan struct{}    // guarded by mu: closed when the tray may have become free, and replaced
+	speed      atomic.Uint32    // selected read speed in kB/s
 }
 
 var (
@@ -82,7 +94,7 @@ var (
 
 // NewCDROM returns a drive. It takes over the medium that cfg gives it.
 func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
-	d := &CDROM{save: cfg.Save, open: cfg.Open, hosts: make(map[*Nexus]*host), freed: make(chan struct{})}
+	d := &CDROM{save: cfg.Save, toldMore: cfg.ToldMore, generation: cfg.Generation, told: cfg.Told, open: cfg.Open, hosts: make(map[*Nexus]*host), freed: make(chan struct{})}
 	d.unit = d
 	d.log = log.With(slog.String("drive", cfg.Name))
 	d.peripheral = scsi.PQ_DEVICE_CONNECTED | byte(api.TYPE_MMC)
@@ -100,6 +112,7 @@ func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
 			d.ready.Store(d.disc)
 		}
 	}
+	d.heard = d.hear
 	d.serve(d.operations(), errInvalidOpcode)
 	return d
 }

@@ -3,6 +3,8 @@ package lun
 import (
 	"context"
 	"slices"
+
+	"github.com/gostor/gotgt/pkg/scsi"
 )
 
 // host is what a drive keeps for one nexus.
@@ -17,9 +19,13 @@ type host struct {
 func (d *CDROM) Attach(n *Nexus) {
 	d.server.Attach(n)
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.hosts[n] == nil {
 		d.hosts[n] = &host{}
+	}
+	knows := slices.Contains(d.told, hostName(n))
+	d.mu.Unlock()
+	if knows {
+		d.clear(n, scsi.ASC_POWERON_RESET)
 	}
 }
 
@@ -34,7 +40,6 @@ func (d *CDROM) Detach(n *Nexus) {
 
 // Reset implements Resetter.
 func (d *CDROM) Reset() {
-	d.modes.reset()
 	d.server.Reset()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -312,7 +312,7 @@ func TestDriveInsert(t *testing.T) {
 	one, two := newPlastic(4096, 1), newPlastic(8192, 2)
 	var saved []string
 	var fail error
-	d := NewCDROM(CDROMConfig{Name: "drive", ID: testID, Save: func(m Medium, open bool) error {
+	d := NewCDROM(CDROMConfig{Name: "drive", ID: testID, Save: func(m Medium, open bool, _ uint64) error {
 		name := "none"
 		if m != nil {
 			name = m.(*plastic).name

@@ -100,6 +100,7 @@ func (d *CDROM) Eject(force bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.turn()
 	d.remove()
 	d.open = true
 	d.free()
@@ -158,7 +159,9 @@ func (d *CDROM) slide(n *Nexus, open bool) error {
 	d.open = open
 	switch {
 	case s == nil:
+		d.turn()
 	case open:
+		d.turn()
 		d.ready.Store(nil)
 		d.announce(mediaRemoval)
 		d.free()
@@ -184,7 +187,10 @@ func (d *CDROM) keep(m Medium, open bool) error {
 	if d.save == nil {
 		return nil
 	}
-	if err := d.save(m, open); err != nil {
+	d.mu.Lock()
+	next := d.generation + 1
+	d.mu.Unlock()
+	if err := d.save(m, open, next); err != nil {
 		return fmt.Errorf("remember what is in the drive: %w", err)
 	}
 	return nil
@@ -205,6 +211,7 @@ func (d *CDROM) remove() {
 
 // spinUp makes the disc on the closed tray ready. d.mu is held.
 func (d *CDROM) spinUp() {
+	d.turn()
 	d.announce(mediaNew)
 	for _, st := range d.nexuses {
 		d.push(st, scsi.ASC_NOT_READY_TO_TRANSITION) // MEDIUM MAY HAVE CHANGED

@@ -170,9 +170,9 @@ func (m *modes) index(page []byte) int {
 // values returns the current and the saved values, not to be changed.
 func (m *modes) values() (current, saved [][]byte) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	current, saved = append([][]byte(nil), m.current...), append([][]byte(nil), m.saved...)
-	if m.live != nil {
+	m.mu.Unlock()
+	if m.live != nil { // it may take the unit's lock, which comes before ours
 		for i, page := range current {
 			current[i] = m.live(page)
 		}

@@ -33,6 +33,10 @@ type server struct {
 	// only thing that commands of all nexuses share while there are none.
 	gate atomic.Int32
 
+	// heard, if not nil, is told when a nexus has no unit attention left. mu is
+	// held.
+	heard func(*Nexus)
+
 	mu       sync.Mutex
 	nexuses  map[*Nexus]*nexusState // guarded by mu
 	reserved bool                   // guarded by mu, SPC-2 5.5

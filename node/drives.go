@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"skylun/blobstore"
 	"skylun/lun"
@@ -30,6 +31,7 @@ type drive struct {
 
 	record  driveRecord // guarded by Node.mu
 	made    bool        // guarded by Node.mu: the record is in the database
+	telling sync.Mutex  // held while a driveTold is written
 	problem string      // guarded by Node.mu: why not all of the medium can be read
 }
 
@@ -38,10 +40,22 @@ type driveRecord struct {
 	ID    [16]byte        `json:"id"`              // given once, the base of its SCSI identities
 	Image *blobstore.Info `json:"image,omitempty"` // the medium; nil: none
 	Open  bool            `json:"open,omitempty"`  // the tray
+
+	Generation uint64 `json:"generation"` // counts changes of the above
+}
+
+// driveTold is what the database knows of the initiators of a drive: those that
+// need not hear of a medium they know.
+type driveTold struct {
+	Generation uint64   `json:"generation"` // of the drive; another one: nobody
+	Hosts      []string `json:"hosts"`
 }
 
 // driveContents is the name of the record in what the unit keeps.
 const driveContents = "drive"
+
+// driveHosts is that of a driveTold.
+const driveHosts = "told"
 
 // driveUnit returns the name under which the database knows a drive.
 func driveUnit(c CDROMConfig, iqn string, lun int) string {

@@ -329,6 +329,41 @@ func TestDriveWithoutServer(t *testing.T) {
 	stop(t, n)
 }
 
+// TestKnownMedium checks that a guest which knows the medium is not told of it
+// again after a restart, unless it is another one then.
+func TestKnownMedium(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	putImage(t, cfg, "one.iso", iso("ONE", 64<<10))
+	drives(&cfg, CDROMConfig{Media: "one.iso"})
+	told := func(want ...string) {
+		t.Helper()
+		n := start(t, cfg)
+		guest := &lun.Nexus{InitiatorName: "iqn.1994-05.com.example:guest"}
+		d, _ := n.driveAt(testTarget, 1)
+		d.dev.Attach(guest)
+		for _, want := range append(want, "") {
+			if _, sense := command(t, n, testTarget, 1, guest, unitReady...); sense != want {
+				t.Errorf("told %q, want %q", sense, want)
+			}
+		}
+		stop(t, n)
+	}
+	told("6/2900")
+	told()
+	told()
+	n, err := Open(t.Context(), cfg, false, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.InsertMedia(t.Context(), testTarget, 1, MediaSpec{Image: "one.iso"}); err != nil {
+		t.Error(err)
+	}
+	stop(t, n)
+	told("6/2900")
+	told()
+}
+
 // TestStartWithMedia checks what the start makes of media that it cannot have.
 func TestStartWithMedia(t *testing.T) {
 	noLeaks(t)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -74,7 +75,11 @@ func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error
 			}
 			r = n.contents(d)
 		}
-		cfg := lun.CDROMConfig{Name: d.name, ID: r.ID, Open: r.Open, Store: n.state(d.unit), Save: n.saver(d)}
+		cfg := lun.CDROMConfig{
+			Name: d.name, ID: r.ID, Open: r.Open, Store: n.state(d.unit),
+			Generation: r.Generation, Told: n.loadTold(d, r.Generation),
+			Save: n.saver(d), ToldMore: func() { n.removals.Go(func() { n.keepTold(d) }) },
+		}
 		if r.Image != nil {
 			image, err := n.openImage(ctx, *r.Image)
 			if err != nil {
@@ -95,14 +100,47 @@ func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error
 
 // saver returns what makes durable what is in d. It has the image of every
 // medium, for it has made them all.
-func (n *Node) saver(d *drive) func(lun.Medium, bool) error {
-	return func(m lun.Medium, open bool) error {
+func (n *Node) saver(d *drive) func(lun.Medium, bool, uint64) error {
+	return func(m lun.Medium, open bool, generation uint64) error {
 		r := n.contents(d)
-		r.Image, r.Open = nil, open
+		r.Image, r.Open, r.Generation = nil, open, generation
 		if m, ok := m.(*medium); ok {
 			r.Image = &m.info
 		}
 		return n.keep(d, r)
+	}
+}
+
+// loadTold returns the initiators that need not hear of what is in d.
+func (n *Node) loadTold(d *drive, generation uint64) []string {
+	var told driveTold
+	value, err := n.db.UnitState(d.unit, driveHosts)
+	if err == nil && value != nil {
+		err = json.Unmarshal(value, &told)
+	}
+	if err != nil {
+		n.log.Warn("who knows the medium is not known: all initiators are told of it", "drive", d.name, "err", err)
+		return nil
+	}
+	if told.Generation != generation {
+		return nil
+	}
+	return told.Hosts
+}
+
+// keepTold remembers which initiators need not hear of what is in d. What is
+// not remembered costs them a unit attention after a restart.
+func (n *Node) keepTold(d *drive) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	var told driveTold
+	told.Generation, told.Hosts = d.dev.Told()
+	value, err := json.Marshal(told)
+	if err == nil {
+		err = n.db.SetUnitState(d.unit, driveHosts, value)
+	}
+	if err != nil {
+		n.log.Warn("cannot remember who knows the medium", "drive", d.name, "err", err)
 	}
 }
 
@@ -180,6 +218,7 @@ func (n *Node) insert(ctx context.Context, d *drive, info blobstore.Info, force 
 	if d.dev == nil {
 		r := n.contents(d)
 		r.Image, r.Open = &info, false
+		r.Generation++
 		return n.keep(d, r)
 	}
 	image, opened, err := n.openCache(info)
@@ -208,6 +247,7 @@ func (n *Node) eject(d *drive, force bool) error {
 	}
 	r := n.contents(d)
 	r.Image, r.Open = nil, true
+	r.Generation++
 	return n.keep(d, r)
 }
 

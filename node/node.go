@@ -30,7 +30,7 @@ type Node struct {
 	luns    []lunPlace // where volumes are; guarded by mu after the start, replaced and never changed
 	drives  []*drive   // of the configuration
 
-	removals sync.WaitGroup // goroutines that release media
+	removals sync.WaitGroup // goroutines that release media and remember who knows them
 
 	store blobstore.Store
 	db    *meta.DB
