@@ -92,9 +92,14 @@ func (c *conn) before(h *pdu.Header) func(t *task) bool {
 func (c *conn) abortTask(h *pdu.Header) {
 	itt, ref := h.ITT(), h.RefTag()
 	a := newAbort(c.srv, func() { c.taskResponse(itt, pdu.TaskComplete) })
-	if !a.stop(c.sess, func(t *task) bool { return t.itt == ref }, false) {
-		c.taskResponse(itt, c.absentTask(h))
-		return
+	match := func(t *task) bool { return t.itt == ref }
+	if !a.stop(c.sess, match, false) {
+		code := c.absentTask(h)
+		// Until the window has moved, the command can still be taken.
+		if c.sess.advance(); !a.stop(c.sess, match, false) {
+			c.taskResponse(itt, code)
+			return
+		}
 	}
 	a.found()
 }
@@ -151,7 +156,11 @@ func (c *conn) resetTarget(h *pdu.Header) {
 			c.srv.wg.Go(func() { c.srv.dismiss(c.srv.sessionsOf(tgt), errReset, nil) })
 		}
 	})
-	a.stop(c.sess, c.before(h), false)
+	before := c.before(h)
+	a.stop(c.sess, before, false)
+	c.sess.advance()
+	// Commands may have been taken until the window had moved.
+	a.stop(c.sess, func(t *task) bool { return before(t) && !t.stopped }, false)
 	c.stopOthers(a, func(*task) bool { return true })
 	a.found()
 }
