@@ -89,6 +89,7 @@ type actor struct {
 	cmdSN uint32
 	itt   uint32
 	busy  map[uint32]*operation // by task tag
+	last  pdu.TaskFunction      // asked for last
 }
 
 // slot is what may be in a part of the disk.
@@ -248,12 +249,12 @@ func (a *actor) receive(c *initiator.Conn) (*initiator.PDU, error) {
 	switch p.Opcode() {
 	case pdu.R2T:
 		if op == nil {
-			return nil, fmt.Errorf("%v for nobody", p)
+			return nil, fmt.Errorf("%v on connection %d of %d for nobody, after function %d; tags to %#x", p, c.CID, len(a.conns), a.last, a.itt)
 		}
 		return p, c.Send(c.NewDataOut(p.ITT(), p.TTT(), 0, p.Offset(), op.out[p.Offset():p.Offset()+p.DesiredLen()], true))
 	case pdu.DataIn:
 		if op == nil {
-			return nil, fmt.Errorf("%v for nobody", p)
+			return nil, fmt.Errorf("%v on connection %d of %d for nobody, after function %d; tags to %#x", p, c.CID, len(a.conns), a.last, a.itt)
 		}
 		op.in = append(op.in, p.Data...)
 		if p.Flags()&pdu.FlagStatus == 0 {
@@ -262,7 +263,7 @@ func (a *actor) receive(c *initiator.Conn) (*initiator.PDU, error) {
 		return p, a.ended(op, p)
 	case pdu.SCSIResponse:
 		if op == nil {
-			return nil, fmt.Errorf("%v for nobody", p)
+			return nil, fmt.Errorf("%v on connection %d of %d for nobody, after function %d; tags to %#x", p, c.CID, len(a.conns), a.last, a.itt)
 		}
 		return p, a.ended(op, p)
 	case pdu.Reject:
@@ -339,7 +340,7 @@ func (a *actor) manage(f pdu.TaskFunction, itt, refCmdSN uint32) error {
 	if op := a.busy[itt]; op != nil {
 		c = op.conn
 	}
-	c.CmdSN = a.cmdSN
+	c.CmdSN, a.last = a.cmdSN, f
 	p := c.NewRequest(pdu.TaskRequest)
 	a.itt++
 	p.SetITT(a.itt)
