@@ -1,3 +1,5 @@
+//go:build boot
+
 package boot
 
 import (
