@@ -20,6 +20,12 @@ func TestCDROM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A size that is no multiple of a sector, and of more than 32 bits.
+	const size = 5<<30 + 512
+	large := isoImage(t, "large", 1<<20)
+	if err := os.Truncate(large, size); err != nil {
+		t.Fatal(err)
+	}
 	script(t, "cdrom.sh", Options{
 		Config: `
 data_dir: ./data
@@ -29,8 +35,8 @@ targets:
     luns:
       - {lun: 1, cdrom: {media: one.iso}}
 `,
-		Images: map[string]string{"one.iso": one, "two.iso": two},
-		Env:    map[string]string{"TWO": fmt.Sprint(info.Size())},
+		Images: map[string]string{"one.iso": one, "two.iso": two, "large.iso": large},
+		Env:    map[string]string{"TWO": fmt.Sprint(info.Size()), "LARGE": fmt.Sprint(size + 2048 - 512)},
 	})
 }
 

@@ -104,8 +104,19 @@ grep -q two /mnt/name || fail "another disc than the one that was put in"
 sums
 [ "$(blockdev --getsize64 "$cd")" = "$TWO" ] || fail "the disc has $(blockdev --getsize64 "$cd") bytes, not $TWO"
 
+step "a DVD, of more than 4 GiB"
+umount /mnt
+host skylun cdrom insert "$TARGET" 1 large.iso
+label LARGE
+[ "$(blockdev --getsize64 "$cd")" = "$LARGE" ] || fail "the disc has $(blockdev --getsize64 "$cd") bytes, not $LARGE"
+udevadm info -q property "$cd" | grep -q ID_CDROM_MEDIA_DVD=1 || fail "udev does not take it for a DVD"
+sg_get_config "$cd" | grep -q 'profile: DVD-ROM , currentP=1' || fail "another profile than DVD-ROM"
+[ "$(dd if="$cd" bs=2048 skip=$((LARGE / 2048 - 1)) 2>/dev/null | tr -d '\0' | wc -c)" = 0 ] || fail "the last sector is not zeros"
+[ "$(dd if="$cd" bs=2048 skip=$((LARGE / 2048 - 1)) 2>/dev/null | wc -c)" = 2048 ] || fail "the last sector is short"
+mount -t iso9660 -o ro "$cd" /mnt
+sums
+
 step "another disc by force, under a mounted file system: no byte of one for the other"
-cp /mnt/name /run/name
 udevadm control --stop-exec-queue
 host skylun cdrom insert "$TARGET" 1 one.iso --force
 echo 3 >/proc/sys/vm/drop_caches
