@@ -380,12 +380,17 @@ func TestTokenMoment(t *testing.T) {
 		p.disks[0].Execute(t.Context(), c)
 		token := populate(t, p.disks[0], p.nexus, extents{{0, blocks}})
 		var both sync.WaitGroup
+		begun := make(chan struct{}, 8)
 		both.Go(func() {
 			for i := range round % 8 {
 				c := &Command{CDB: extentCDB(0x2a, 0, uint64(i), 1), Nexus: p.nexus, Out: filled(logicalBlock, 0xff), Alloc: heap{}}
 				p.disks[0].Execute(context.Background(), c)
+				begun <- struct{}{}
 			}
 		})
+		if round%8 == 7 { // not always at once: on a busy machine one may be over before the other begins
+			<-begun
+		}
 		list := writeList(0, 0, token, extents{{0, blocks}})
 		use := &Command{CDB: tokenCDB(0x11, 2, len(list)), Nexus: p.nexus, Out: list, Alloc: heap{}}
 		p.disks[1].Execute(t.Context(), use)
