@@ -56,12 +56,10 @@ type CDROMConfig struct {
 // CDROM is a CD-ROM or DVD-ROM drive (MMC-6) with a tray that holds one disc,
 // or none. By the size of its disc it is a CD-ROM or a DVD-ROM.
 //
-//	          START STOP UNIT, Eject          Eject
-//	closed, disc -----------> open, disc ---------------> open, empty
-//	     ^  <-----------          |                         |      ^
-//	     |   START STOP UNIT      | Insert: another disc    |      | START STOP UNIT
-//	     |                        v                         v      v
-//	     +---------- loading <---------------- Insert     closed, empty
+//	START STOP UNIT   opens and closes the tray, with what is on it
+//	Eject             opens the tray and takes the disc away
+//	Insert            lays a disc on the tray, in place of what is there, and
+//	                  closes it; while it is prepared the drive is becoming ready
 //
 // The state of the tray is one for all nexuses. Prevention of its removal,
 // media events and unit attentions are kept for each.
