@@ -132,7 +132,8 @@ func boots(t *testing.T, m machine, want ...string) {
 
 // TestBoot boots the disc in the drive, with both firmwares and both ways that
 // QEMU has to show the drive to the machine; installs the system on a blank
-// disk of the same target; and boots from that disk.
+// disk of the same target; and boots from that disk. It boots the disc by
+// iPXE, too, which has an initiator of its own.
 func TestBoot(t *testing.T) {
 	s := start(t)
 	for _, c := range []struct {
@@ -155,6 +156,11 @@ func TestBoot(t *testing.T) {
 			boots(t, machine{uefi: c.uefi, disk: s.url(c.disk)}, fmt.Sprintf("booted from the disk by %s: %s", c.firmware, s.system))
 		})
 	}
+	// QEMU's user network has the host at 10.0.2.2.
+	_, port, _ := strings.Cut(s.portal, ":")
+	t.Run("ipxe", func(t *testing.T) {
+		boots(t, machine{san: fmt.Sprintf("iscsi:10.0.2.2::%s:%x:%s", port, driveLUN, iqn)}, "started from the disc by bios")
+	})
 	if out := s.skylun("check"); !strings.Contains(out, "is sound") {
 		t.Errorf("check: %s", out)
 	}

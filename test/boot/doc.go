@@ -7,6 +7,7 @@
 //	     |     | iSCSI: libiscsi in QEMU, as scsi-block or scsi-cd
 //	     |     |
 //	     +-- qemu-system-x86_64       SeaBIOS or OVMF, GRUB, Linux
+//	              |     or iPXE, from its network card
 //	              |
 //	              +-- serial console: lines that begin with @@ are for the test
 //

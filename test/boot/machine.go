@@ -23,7 +23,14 @@ type machine struct {
 	cd     string // URL of the drive, "": none
 	device string // how QEMU shows it: scsi-block, with the drive's own answers, or scsi-cd, with QEMU's
 	disk   string // URL of a disk, "": none
+	san    string // what iPXE boots in place of all these, with an initiator of its own; "": nothing
 }
+
+// ipxeScript boots from a SAN device, or says why not.
+const ipxeScript = `#!ipxe
+sanboot %s || echo @@ failed: sanboot
+poweroff
+`
 
 // Where Debian's OVMF is, and the blank variables of a machine.
 const (
@@ -33,8 +40,13 @@ const (
 
 // arguments returns QEMU's command line.
 func (m machine) arguments(dir string) ([]string, error) {
-	args := []string{"-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35", "-accel", "tcg", "-m", "384",
-		"-serial", "stdio", "-device", "virtio-scsi-pci"}
+	args := []string{"-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35", "-accel", "tcg", "-m", "384", "-serial", "stdio"}
+	if m.san != "" {
+		tftp := filepath.Join(dir, "tftp")
+		err := write(filepath.Join(tftp, "boot.ipxe"), strings.NewReader(fmt.Sprintf(ipxeScript, m.san)))
+		return append(args, "-device", "virtio-net-pci,netdev=net,bootindex=1", "-netdev", "user,id=net,tftp="+tftp+",bootfile=boot.ipxe"), err
+	}
+	args = append(args, "-device", "virtio-scsi-pci")
 	if m.uefi {
 		vars := filepath.Join(dir, "vars.fd")
 		if err := copyFile(ovmfVars, vars); err != nil {
