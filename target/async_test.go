@@ -114,6 +114,7 @@ func TestInventoryChanged(t *testing.T) {
 	dev := memdev.New(1 << 20)
 	s := start(t, Config{}, disk(t, tryDevice{dev}))
 	conn := s.login(t)
+	alive(t, conn) // the target knows, too, that it is logged in
 	units := s.targets[testTarget].Units
 	if err := units.Add(7, disk(t, tryDevice{dev})); err != nil {
 		t.Fatal(err)
