@@ -15,7 +15,6 @@ const (
 	ascAccessStateChanged     scsi.SCSISubError = 0x2a06 // ASYMMETRIC ACCESS STATE CHANGED
 	ascCapacityChanged        scsi.SCSISubError = 0x2a09 // CAPACITY DATA HAS CHANGED
 	ascSoftThreshold          scsi.SCSISubError = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
-	ascCommandsCleared        scsi.SCSISubError = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
 )
 
 // nexusState is what a unit keeps for one nexus.
@@ -247,6 +246,6 @@ func (s *server) hindrance(c *Command, op *operation, flags opFlags) error {
 // SAM-5 5.14.
 func CommandsCleared(u Unit, n *Nexus) {
 	if a, ok := u.(attentive); ok {
-		a.raise(n, ascCommandsCleared)
+		a.raise(n, scsi.ASC_CMDS_CLEARED_BY_ANOTHER_INI)
 	}
 }

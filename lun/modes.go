@@ -27,7 +27,9 @@ const (
 // it with obeyControl, and in which software can set SWP if it has a medium
 // that can be written.
 func newControlPage(writable bool) modePage {
-	p := newModePage(controlPage, 10, map[int]byte{2: gltsd, 3: reordering})
+	// TAS is set because nothing else tells an initiator at once that its command
+	// will never end.
+	p := newModePage(controlPage, 10, map[int]byte{2: gltsd, 3: reordering, 5: tas})
 	p.changeable[2] = dSense
 	p.changeable[3] = qerrMask
 	p.changeable[5] = tas

@@ -14,7 +14,7 @@ func TestModeSense(t *testing.T) {
 	d := newTestDisk(newMemory(1 << 20))
 	const (
 		caching = "08 12 04 00000000000000000000000000000000 00"
-		control = "0a 0a 02 10 0000000000000000"
+		control = "0a 0a 02 10 0040000000000000"
 		power   = "1a 26 0000000000000000000000000000000000000000000000000000000000000000000000000000"
 		ie      = "1c 0a 08 000000000000000000"
 		ext     = "4a 01 001c 00000000000000000000000000000000000000000000000000000000"
@@ -60,20 +60,20 @@ func TestModeSelect(t *testing.T) {
 	const (
 		noCache  = "08 12 00 00000000000000000000000000000000 00"
 		cache    = "08 12 04 00000000000000000000000000000000 00"
-		dsense   = "0a 0a 06 10 0000000000000000"
-		protect  = "0a 0a 02 10 08 00000000000000"
-		defaults = "0a 0a 02 10 0000000000000000"
+		dsense   = "0a 0a 06 10 0040000000000000"
+		protect  = "0a 0a 02 10 08 40000000000000"
+		defaults = "0a 0a 02 10 0040000000000000"
 	)
 	for _, c := range []struct {
 		name, cdb, list, want   string
-		through, desc, swp, tas bool
+		through, desc, swp, silent bool
 	}{
 		{name: "nothing", cdb: "15 10 0000 00 00", want: "00"},
 		{name: "header alone", cdb: "15 10 0000 04 00", list: "00000000", want: "00"},
 		{name: "cache off", cdb: "15 10 0000 18 00", list: "00000000" + noCache, want: "00", through: true},
 		{name: "PS is ignored", cdb: "15 10 0000 18 00", list: "00000000 88" + noCache[2:], want: "00", through: true},
 		{name: "two pages", cdb: "15 10 0000 24 00", list: "00000000" + noCache + dsense, want: "00", through: true, desc: true},
-		{name: "report aborts", cdb: "15 10 0000 10 00", list: "00000000 0a 0a 02 10 00 40 000000000000", want: "00", tas: true},
+		{name: "aborts not reported", cdb: "15 10 0000 10 00", list: "00000000 0a 0a 02 10 00 00 000000000000", want: "00", silent: true},
 		{name: "extension and zero", cdb: "15 10 0000 26 00", list: "00000000 4a 01 001c" + strings.Repeat("00", 28) + "0000", want: "00"},
 		{name: "extension not to be changed", cdb: "15 10 0000 24 00", list: "00000000 4a 01 001c 04" + strings.Repeat("00", 27), want: "02 5/26/00"},
 		{name: "extension of another length", cdb: "15 10 0000 24 00", list: "00000000 4a 01 001d" + strings.Repeat("00", 28), want: "02 5/26/00"},
@@ -101,7 +101,7 @@ func TestModeSelect(t *testing.T) {
 			m := newMemory(1 << 20)
 			d := newTestDisk(quick{m})
 			wantEnding(t, send(t, d, nil, c.cdb, unhex(t, c.list)), c.want)
-			if d.writeThrough.Load() != c.through || d.descriptorSense.Load() != c.desc || d.protected.Load() != c.swp || d.ReportsAborts() != c.tas {
+			if d.writeThrough.Load() != c.through || d.descriptorSense.Load() != c.desc || d.protected.Load() != c.swp || d.ReportsAborts() == c.silent {
 				t.Errorf("write through %v, descriptor sense %v, protected %v", d.writeThrough.Load(), d.descriptorSense.Load(), d.protected.Load())
 			}
 		})
@@ -181,16 +181,16 @@ func (s *shelf) Save(name string, value []byte) error {
 func TestSavedModes(t *testing.T) {
 	const (
 		noCache = "00000000 08 12 00 00000000000000000000000000000000 00"
-		aborts  = "00000000 0a 0a 02 10 00 40 000000000000"
-		dsense  = "00000000 0a 0a 06 10 00 40 000000000000"
+		silent  = "00000000 0a 0a 02 10 00 00 000000000000" // TAS is zero
+		dsense  = "00000000 0a 0a 06 10 00 00 000000000000"
 	)
 	store := &shelf{}
 	open := func() *Disk {
 		return NewDisk(quick{newMemory(1 << 20)}, DiskConfig{Name: "vol", ID: testID, Store: store}, discardLog)
 	}
-	holds := func(d *Disk, through, tas, desc bool) {
+	holds := func(d *Disk, through, silent, desc bool) {
 		t.Helper()
-		if d.writeThrough.Load() != through || d.ReportsAborts() != tas || d.descriptorSense.Load() != desc {
+		if d.writeThrough.Load() != through || d.ReportsAborts() == silent || d.descriptorSense.Load() != desc {
 			t.Errorf("write through %v, aborts reported %v, descriptor sense %v", d.writeThrough.Load(), d.ReportsAborts(), d.descriptorSense.Load())
 		}
 	}
@@ -199,13 +199,13 @@ func TestSavedModes(t *testing.T) {
 		t.Errorf("saved caching page %s % x", ending(c), c.In)
 	}
 	wantEnding(t, send(t, d, nil, "15 11 0000 18 00", unhex(t, noCache)), "00")
-	wantEnding(t, send(t, d, nil, "55 11 0000000000 0014 00", unhex(t, "00000000"+aborts)), "00")
+	wantEnding(t, send(t, d, nil, "55 11 0000000000 0014 00", unhex(t, "00000000"+silent)), "00")
 	wantEnding(t, send(t, d, nil, "15 10 0000 10 00", unhex(t, dsense)), "00") // not saved
 	holds(d, true, true, true)
-	if c := send(t, d, nil, "1a 08 ca 00 ff 00", nil); ending(c) != "00" || c.In[6] != 0x02 || c.In[9] != tas {
+	if c := send(t, d, nil, "1a 08 ca 00 ff 00", nil); ending(c) != "00" || c.In[6] != 0x02 || c.In[9] != 0 {
 		t.Errorf("saved control page %s % x", ending(c), c.In)
 	}
-	if c := send(t, d, nil, "1a 08 8a 00 ff 00", nil); ending(c) != "00" || c.In[9] != 0 {
+	if c := send(t, d, nil, "1a 08 8a 00 ff 00", nil); ending(c) != "00" || c.In[9] != tas {
 		t.Errorf("default control page %s % x", ending(c), c.In)
 	}
 	d.Reset()
@@ -228,7 +228,7 @@ func TestSavedModes(t *testing.T) {
 	// Pages of another version: those that fit hold, with what may change.
 	store.value[savedModes] = unhex(t, "3e 02 ffff 08 01 00 7f ff 0001 00 0a 0a ff ff f7 ff ffffffffffff 88 12 fb ffffffffffffffffffffffffffffffff ff 0a")
 	d = open()
-	holds(d, true, true, true)
+	holds(d, true, false, true)
 	if c := send(t, d, nil, "1a 08 0a 00 ff 00", nil); !bytes.Equal(c.In[4:], unhex(t, "8a 0a 06 16 00 40 000000000000")) {
 		t.Errorf("control page % x", c.In[4:])
 	}
