@@ -65,7 +65,7 @@ func TestModeSelect(t *testing.T) {
 		defaults = "0a 0a 02 10 0040000000000000"
 	)
 	for _, c := range []struct {
-		name, cdb, list, want   string
+		name, cdb, list, want      string
 		through, desc, swp, silent bool
 	}{
 		{name: "nothing", cdb: "15 10 0000 00 00", want: "00"},

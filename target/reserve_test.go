@@ -76,10 +76,11 @@ func preemptAndAbort(t *testing.T, tas bool) {
 		registrants = 5
 	)
 	attentions := []int{0x062a05, 0x062f00} // REGISTRATIONS PREEMPTED, COMMANDS CLEARED BY ANOTHER INITIATOR
-	if tas {
-		do(t, a, []byte{0: 0x15, 1: 0x10, 4: 16, 5: 0}, 0, []byte{4: 0x0a, 5: 10, 6: 0x02, 7: 0x10, 9: 0x40, 15: 0})
-		result(t, b, make([]byte, 6), 0, nil) // mode parameters changed
+	if tas {                                // as it is at first
 		attentions = attentions[:1]
+	} else {
+		do(t, a, []byte{0: 0x15, 1: 0x10, 4: 16, 5: 0}, 0, []byte{4: 0x0a, 5: 10, 6: 0x02, 7: 0x10, 15: 0})
+		result(t, b, make([]byte, 6), 0, nil) // mode parameters changed
 	}
 	out(a, register, 0, 0, 0xa)
 	out(b, register, 0, 0, 0xb)
