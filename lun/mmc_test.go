@@ -238,7 +238,7 @@ func TestDriveModes(t *testing.T) {
 	d := newTestDrive(nil)
 	pages := map[byte]string{
 		0x01: "010a 00 08 0000000000000000",
-		0x0a: "0a0a 02 10 00 00 0000000000 00",
+		0x0a: "0a0a 02 10 00 40 0000000000 00",
 		0x0d: "0d06 00 00 003c 004b",
 		0x0e: "0e0e 04 000000 0000 01ff 02ff 0000 0000",
 		0x1a: "1a0a 00000000000000000000",
