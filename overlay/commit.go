@@ -154,7 +154,7 @@ func (s *sparse) round() (emptied []Extent, err error) {
 
 	if s.wrote.Swap(false) {
 		if err := s.file.Sync(); err != nil {
-			return nil, s.fail(fmt.Errorf("sync: %w", localError(err)))
+			return nil, s.fail(fmt.Errorf("sync: %w", err))
 		}
 	}
 	if len(changes) == 0 {
@@ -203,9 +203,10 @@ func merge(changes []Extent) []Extent {
 	return merged
 }
 
-// fail ends durability for this file until it is opened again.
+// fail ends durability for this file until it is opened again. Whatever the
+// cause was, also a full disk, it is the medium that cannot be believed now.
 func (s *sparse) fail(err error) error {
-	err = fmt.Errorf("no more writes until the server is restarted: %w", err)
+	err = fmt.Errorf("%w: no more writes until the server is restarted: %v", block.ErrMedium, err)
 	s.broken.CompareAndSwap(nil, &err)
 	return err
 }

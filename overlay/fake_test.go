@@ -194,7 +194,7 @@ type memMap struct {
 	mu      sync.Mutex
 	extents []Extent // guarded by mu
 	hook    func(point string)
-	failing func() error
+	failing func(op string) error
 
 	lie func(m *memMap, extents []Extent) []Extent // what Append really does: for tests of the tests
 }
@@ -210,7 +210,7 @@ func (m *memMap) Load(f func(Extent) error) error {
 
 func (m *memMap) Append(extents []Extent) error {
 	if m.failing != nil {
-		if err := m.failing(); err != nil {
+		if err := m.failing("append"); err != nil {
 			return err
 		}
 	}
@@ -232,7 +232,7 @@ func (m *memMap) at(point string) {
 
 func (m *memMap) Trim(size int64) error {
 	if m.failing != nil {
-		if err := m.failing(); err != nil {
+		if err := m.failing("trim"); err != nil {
 			return err
 		}
 	}

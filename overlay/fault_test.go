@@ -48,7 +48,7 @@ func TestFullDisk(t *testing.T) {
 	if err := v.WriteAt(ctx, old, 128<<10); err != nil {
 		t.Fatal(err)
 	}
-	disk.failing = func() error { return syscall.ENOSPC }
+	disk.failing = func(string) error { return syscall.ENOSPC }
 	if err := v.Flush(ctx); !errors.Is(err, block.ErrNoSpace) {
 		t.Errorf("flush with a full database: %v, want ErrNoSpace", err)
 	}
@@ -81,7 +81,7 @@ func TestFailedSync(t *testing.T) {
 				return nil
 			}
 		}},
-		{"map", func(_ *memFile, m *memMap) { m.failing = func() error { return syscall.EIO } }},
+		{"map", func(_ *memFile, m *memMap) { m.failing = func(string) error { return syscall.EIO } }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file, disk := newMemFile(1<<20), &memMap{}

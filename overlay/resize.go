@@ -110,8 +110,12 @@ func (s *sparse) grow(old, size int64) error {
 		return localError(err)
 	}
 	if s.notes != nil {
-		if err := s.notes.Resize(NotesSize(size)); err != nil {
-			return localError(err)
+		// To the old size first: where that failed when it was cut off, what
+		// was noted behind it would come back.
+		for _, n := range []int64{old, size} {
+			if err := s.notes.Resize(NotesSize(n)); err != nil {
+				return localError(err)
+			}
 		}
 	}
 	s.mu.Lock()

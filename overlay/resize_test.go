@@ -218,7 +218,7 @@ func TestResizeFails(t *testing.T) {
 		}
 		return nil
 	}
-	disk.failing = func() error { return block.ErrNoSpace }
+	disk.failing = func(string) error { return block.ErrNoSpace }
 	for _, size := range []int64{2 << 20, 512 << 10} {
 		if err := v.Resize(t.Context(), size); !errors.Is(err, block.ErrNoSpace) || v.Size() != 1<<20 {
 			t.Errorf("resize to %d without room: %v, size %d", size, err, v.Size())
