@@ -144,7 +144,9 @@ func (w *world) step() (what string, err error) {
 	flush := func() error {
 		err := x.v.Flush(ctx)
 		if err == nil {
+			w.looking.Lock()
 			x.h.flushed()
+			w.looking.Unlock()
 		}
 		return err
 	}
@@ -225,6 +227,7 @@ func (w *world) resize(x *worldVolume) (what string, err error) {
 	if err := x.v.Resize(context.Background(), size); err != nil {
 		return "resize", err
 	}
+	w.settle() // growing commits, and holes are punched after that
 	was := x.size
 	if w.db != nil {
 		if err := w.db.resize(x.name, size); err != nil {

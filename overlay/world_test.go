@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"skylun/block"
 	"skylun/meta"
@@ -32,8 +33,9 @@ type world struct {
 	vols      [2]*worldVolume
 	db        *worldDB // nil: the maps are memMaps
 
-	cuts int
-	err  error // the first thing found
+	looking sync.Mutex // holes are punched after a flush is answered, beside what follows
+	cuts    int
+	err     error // the first thing found
 }
 
 // worldConfig is what worlds differ in.
@@ -185,6 +187,8 @@ func (w *world) open() error {
 // point is somewhere where a power cut may leave something else than before.
 // Nothing else runs while it looks.
 func (w *world) point(name string) {
+	w.looking.Lock()
+	defer w.looking.Unlock()
 	if w.err != nil || w.rnd.IntN(3) != 0 {
 		return
 	}
