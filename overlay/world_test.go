@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -447,8 +448,8 @@ func (d *worldDB) close() error {
 	return errors.Join(append(errs, d.db.Close(), os.Remove(d.path), os.Remove(d.path+".journal"))...)
 }
 
-// change runs f, which changes the database in at most one transaction, and
-// after it the journal, and looks at power cuts within and after it.
+// change runs f, which changes the database and after it the journal, and looks
+// at power cuts within and after it.
 func (d *worldDB) change(f func() error) error {
 	before, err := d.files()
 	if err != nil {
@@ -461,7 +462,7 @@ func (d *worldDB) change(f func() error) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(before.db, after.db) {
+	if transactions(after.db)-transactions(before.db) == 1 { // the pages between several are not known
 		d.torn = &dbFiles{tear(d.w.rnd, before.db, after.db), before.journal}
 		d.w.point("within a commit of the database")
 	}
@@ -478,6 +479,14 @@ func (d *worldDB) change(f func() error) error {
 	d.torn = nil
 	d.w.point("states committed, nobody answered")
 	return nil
+}
+
+// transactions returns the number of the last transaction of a database: that of
+// the younger of its two first pages, where it follows what bbolt calls meta:
+// four words, the root bucket, the free list and the number of pages.
+func transactions(db []byte) uint64 {
+	const at = 16 + 4*4 + 16 + 8 + 8
+	return max(binary.NativeEndian.Uint64(db[at:]), binary.NativeEndian.Uint64(db[os.Getpagesize()+at:]))
 }
 
 // tear returns what a power cut leaves that comes while before becomes after.
