@@ -101,7 +101,7 @@ recovered() {
 	step "after fio"
 	iscsiadm -m session -P 1 >/out/session
 	grep -q 'iSCSI Session State: LOGGED_IN' /out/session || fail "not logged in"
-	dmesg | grep -q 'detected conn error' || fail "the initiator has not noticed"
+	grep -q 'is operational after recovery' /out/iscsid.log || fail "the initiator has not noticed"
 	! dmesg | grep -E 'I/O error|offline device|Medium Error|timing out command' || fail "errors reached the disk"
 }
 
