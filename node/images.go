@@ -262,11 +262,12 @@ func (n *Node) DeleteImage(ctx context.Context, name string) error {
 }
 
 func (m *image) status() CacheStatus {
-	s := m.cache.Stats()
+	s, p := m.cache.Stats(), m.cache.PrefetchStats()
 	return CacheStatus{
 		Image: m.info.Name, Identity: m.info.Identity, Size: s.Cached + s.Zero + s.Absent,
 		Cached: s.Cached, Zero: s.Zero, Absent: s.Absent,
 		Hits: uint64(s.Hits), Misses: uint64(s.Misses), Fetches: uint64(s.Fetches), FetchedBytes: uint64(s.FetchedBytes),
+		Prefetch: &p,
 	}
 }
 

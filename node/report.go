@@ -138,7 +138,9 @@ func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 		return CacheStatus{}, err
 	}
 	closed := &image{info: blobstore.Info{Name: c.Image, Identity: c.Identity, Size: c.Size}, cache: cache}
-	return closed.status(), closed.close()
+	s := closed.status()
+	s.Prefetch = nil
+	return s, closed.close()
 }
 
 func (n *Node) closedVolumeStats(v meta.Volume) (overlay.Stats, error) {

@@ -1,6 +1,10 @@
 package node
 
-import "time"
+import (
+	"time"
+
+	"skylun/overlay"
+)
 
 // The types of this file are what the API and -o json show. Fields are only
 // added, never renamed. All sizes are bytes.
@@ -98,6 +102,8 @@ type CacheStatus struct {
 	Misses       uint64 `json:"misses"`
 	Fetches      uint64 `json:"fetches"`
 	FetchedBytes uint64 `json:"fetched_bytes"`
+
+	Prefetch *overlay.PrefetchStats `json:"prefetch,omitempty"` // of an image that is open
 }
 
 // Local returns how much of the image needs no store, between 0 and 1.
