@@ -82,6 +82,7 @@ func (c *checker) own(id uint64, size int64, owner string) {
 func (c *checker) owners(tx *bbolt.Tx) {
 	last := tx.Bucket(bucketNode).Sequence()
 	ids := map[[16]byte]string{}
+	var volumes []Volume
 	tx.Bucket(bucketVolumes).ForEach(func(key, value []byte) error {
 		var v Volume
 		if err := json.Unmarshal(value, &v); err != nil {
@@ -101,9 +102,10 @@ func (c *checker) owners(tx *bbolt.Tx) {
 			c.add("%s: has the identity of volume %s", owner, other)
 		}
 		ids[v.ID] = v.Name
-		c.own(v.Layer, v.Size, owner)
+		volumes = append(volumes, v)
 		return nil
 	})
+	c.layers(tx, volumes)
 	tx.Bucket(bucketCaches).ForEach(func(key, value []byte) error {
 		var k Cache
 		if err := json.Unmarshal(value, &k); err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // Version is the schema that this package writes.
-const Version = 3
+const Version = 4
 
 // Errors that callers tell apart.
 var (
@@ -38,6 +38,8 @@ var (
 	bucketExtents = []byte("extents")
 	bucketJournal = []byte("journal")
 	bucketUnits   = []byte("units")
+	bucketLayers  = []byte("layers")
+	bucketSnaps   = []byte("snapshots")
 
 	// buckets are those of each version, in addition to those of the one
 	// before.
@@ -45,6 +47,7 @@ var (
 		1: {bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal},
 		2: {bucketUnits},
 		3: {}, // the journal is a file, and the bucket of it stays empty
+		4: {bucketLayers, bucketSnaps},
 	}
 
 	keyVersion = []byte("version")
@@ -180,9 +183,9 @@ func initialise(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	// What has been added since is new buckets, and the journal's file. An
-	// earlier version must not open the database any more: it would remove a
-	// volume and leave behind what is in them.
+	// What has been added since is new buckets, the journal's file, and a
+	// record of each layer. An earlier version must not open the database any
+	// more: it would remove a volume and leave behind what is in them.
 	if version > 0 && version < 3 {
 		if err := foldBucket(tx); err != nil {
 			return err
@@ -193,6 +196,11 @@ func initialise(tx *bbolt.Tx) error {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
+		}
+	}
+	if version < 4 {
+		if err := migrateLayers(tx); err != nil {
+			return err
 		}
 	}
 	return tx.Bucket(bucketNode).Put(keyVersion, binary.BigEndian.AppendUint32(nil, Version))

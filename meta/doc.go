@@ -6,6 +6,9 @@
 // # Vocabulary
 //
 //	volume   a disk that can be written, found by its name
+//	layer    what a volume wrote between two snapshots: a local file, over
+//	         another layer, over an image or over zeros
+//	snapshot the layers that volumes had on top at one moment
 //	cache    the local copies of one image's blocks
 //	map      which blocks of one local file hold data; a layer has one, a
 //	         cache has one, both are found by a number that is never used again
@@ -16,13 +19,15 @@
 //	record   extents of one flush round, in the journal until they are folded
 //	         into the extents
 //
-// # Schema, version 3
+// # Schema, version 4
 //
 //	bucket    key                          value
 //	node      "version"                    uint32
 //	          "journal"                    16 bytes, uint64, byte             (since version 3)
 //	          sequence                     last map number given out
 //	volumes   name                         JSON Volume
+//	layers    number, also of its map      JSON Layer                       (since version 4)
+//	snapshots name                         JSON Snapshot                    (since version 4)
 //	caches    map number                   JSON Cache
 //	extents   map number, first block      state, uvarint blocks, CRC-32C
 //	journal   map number, sequence number  { state, uvarint first block, uvarint blocks } ..., CRC-32C
@@ -38,6 +43,26 @@
 // A file of an earlier version is brought up to the current one when it is
 // opened for writing, in the transaction that looks at its version. One of a
 // later version is refused.
+//
+// # Layers
+//
+// A layer knows the one that it lies on, so layers are trees. A volume names
+// the layer it writes to, its top, which nothing lies on and no snapshot
+// names; a snapshot names sealed layers:
+//
+//	image
+//	  |
+//	  1  <- snapshot monday
+//	 / \
+//	2   3  <- top of volume clone
+//	|
+//	4  <- top of volume v
+//
+// What nobody names and nothing lies on, and what nobody names and only one
+// layer lies on, is no longer needed as a layer of its own (2 above). That is
+// no damage: whoever removes snapshots and volumes may be stopped at any point,
+// and what is left to do is seen in the tree (Tree.Unneeded). A file of a layer
+// goes before its record, so no crash leaves a file that nobody knows of.
 //
 // # Why a journal
 //

@@ -39,7 +39,7 @@ func TestJournalOfVersion2(t *testing.T) {
 			}
 		}
 		node := tx.Bucket(bucketNode)
-		return errors.Join(node.Delete(keyJournal), node.Put(keyVersion, []byte{0, 0, 0, 2}))
+		return errors.Join(node.Delete(keyJournal), asVersion(tx, 2))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -29,11 +29,27 @@ type Map struct {
 
 // NewMap gives out a map number that was never given out before.
 func (d *DB) NewMap() (id uint64, err error) {
+	ids, err := d.NewMaps(1)
+	if err != nil {
+		return 0, err
+	}
+	return ids[0], nil
+}
+
+// NewMaps is NewMap for n numbers at once.
+func (d *DB) NewMaps(n int) (ids []uint64, err error) {
 	err = d.bolt.Update(func(tx *bbolt.Tx) error {
-		id, err = tx.Bucket(bucketNode).NextSequence()
-		return err
+		ids = nil
+		for range n {
+			id, err := tx.Bucket(bucketNode).NextSequence()
+			if err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return nil
 	})
-	return id, err
+	return ids, err
 }
 
 // Map returns the map of that number. One that was never appended to is empty.

@@ -111,8 +111,11 @@ func TestVolumes(t *testing.T) {
 	if err := db.DeleteVolume("a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("deleted twice: %v, want ErrNotFound", err)
 	}
+	if err := db.DeleteLayer(v.Layer); err != nil {
+		t.Fatal(err)
+	}
 	if got := load(t, db.Map(v.Layer), 4); got[0] != 0 {
-		t.Error("the map of a deleted volume is still there")
+		t.Error("the map of a deleted layer is still there")
 	}
 	wantClean(t, db)
 }

@@ -71,10 +71,7 @@ func TestVersion1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	db := openTest(t, path)
 	v := newLayer(t, db, "v", 1<<20)
-	err := db.bolt.Update(func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket(bucketUnits), tx.Bucket(bucketNode).Put(keyVersion, []byte{0, 0, 0, 1}))
-	})
-	if err != nil {
+	if err := db.bolt.Update(func(tx *bbolt.Tx) error { return asVersion(tx, 1) }); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()
@@ -90,7 +87,7 @@ func TestVersion1(t *testing.T) {
 		t.Error(err)
 	}
 	db.Close()
-	err = func() error {
+	err := func() error {
 		db, err := open(path, true)
 		if err != nil {
 			return err

@@ -18,30 +18,33 @@ type Volume struct {
 	Image     string          `json:"image,omitempty"`      // the image below; empty: blank
 	ImageInfo json.RawMessage `json:"image_info,omitempty"` // how its content is pinned, in the store's own words
 
-	Layer   uint64    `json:"layer"` // the map of its writable layer
+	Layer   uint64    `json:"layer"` // the one it writes to
 	Created time.Time `json:"created"`
 }
 
-// CreateVolume stores a new volume and returns it with the fields that it
-// fills in: ID when that is zero, and Created. Layer must come from NewMap.
-// It fails with ErrExists when the name is taken.
-func (d *DB) CreateVolume(v Volume) (Volume, error) {
+// CreateVolume stores a new volume and its layer, over nothing or the volume's
+// image. It returns the volume with the fields that it fills in: ID when that
+// is zero, and Created. Layer must come from NewMap. It fails with ErrExists
+// when the name is taken.
+func (d *DB) CreateVolume(v Volume) (Volume, error) { return d.CloneVolume(v, 0) }
+
+// CloneVolume is CreateVolume with the volume's layer over another one, which
+// must be sealed: with ErrNotFound it is not there.
+func (d *DB) CloneVolume(v Volume, parent uint64) (Volume, error) {
 	if v.ID == [16]byte{} {
 		rand.Read(v.ID[:])
 	}
 	if v.Created.IsZero() {
-		v.Created = time.Now().UTC().Truncate(time.Second)
+		v.Created = now()
 	}
-	value, err := json.Marshal(v)
-	if err != nil {
-		return Volume{}, fmt.Errorf("volume %s: %w", v.Name, err)
-	}
-	err = d.bolt.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketVolumes)
-		if b.Get([]byte(v.Name)) != nil {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		if tx.Bucket(bucketVolumes).Get([]byte(v.Name)) != nil {
 			return ErrExists
 		}
-		return b.Put([]byte(v.Name), value)
+		if err := createLayer(tx, Layer{ID: v.Layer, Parent: parent, Size: v.Size, Created: v.Created}); err != nil {
+			return err
+		}
+		return putVolume(tx, v)
 	})
 	if err != nil {
 		return Volume{}, fmt.Errorf("volume %s: %w", v.Name, err)
@@ -49,14 +52,32 @@ func (d *DB) CreateVolume(v Volume) (Volume, error) {
 	return v, nil
 }
 
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
+
+func getVolume(tx *bbolt.Tx, name string) (v Volume, err error) {
+	value := tx.Bucket(bucketVolumes).Get([]byte(name))
+	if value == nil {
+		return v, ErrNotFound
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return v, fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	return v, nil
+}
+
+func putVolume(tx *bbolt.Tx, v Volume) error {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketVolumes).Put([]byte(v.Name), value)
+}
+
 // Volume returns the volume of that name, or ErrNotFound.
 func (d *DB) Volume(name string) (v Volume, err error) {
 	err = d.bolt.View(func(tx *bbolt.Tx) error {
-		value := tx.Bucket(bucketVolumes).Get([]byte(name))
-		if value == nil {
-			return ErrNotFound
-		}
-		return json.Unmarshal(value, &v)
+		v, err = getVolume(tx, name)
+		return err
 	})
 	if err != nil {
 		return Volume{}, fmt.Errorf("volume %s: %w", name, err)
@@ -67,37 +88,42 @@ func (d *DB) Volume(name string) (v Volume, err error) {
 // Volumes returns all volumes in the order of their names.
 func (d *DB) Volumes() (all []Volume, err error) {
 	err = d.bolt.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketVolumes).ForEach(func(name, value []byte) error {
-			var v Volume
-			if err := json.Unmarshal(value, &v); err != nil {
-				return fmt.Errorf("volume %s: %w: %v", name, ErrCorrupt, err)
-			}
-			all = append(all, v)
-			return nil
-		})
+		all, err = volumes(tx)
+		return err
 	})
 	return all, err
 }
 
-// ResizeVolume stores another size of a volume. When it becomes smaller, its map
-// must not have anything beyond any more.
-func (d *DB) ResizeVolume(name string, size int64) error {
-	err := d.bolt.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketVolumes)
-		value := b.Get([]byte(name))
-		if value == nil {
-			return ErrNotFound
-		}
+func volumes(tx *bbolt.Tx) (all []Volume, err error) {
+	err = tx.Bucket(bucketVolumes).ForEach(func(name, value []byte) error {
 		var v Volume
 		if err := json.Unmarshal(value, &v); err != nil {
-			return err
+			return fmt.Errorf("volume %s: %w: %v", name, ErrCorrupt, err)
 		}
-		v.Size = size
-		value, err := json.Marshal(v)
+		all = append(all, v)
+		return nil
+	})
+	return all, err
+}
+
+// ResizeVolume stores another size of a volume, which its layer then has, too.
+// When it becomes smaller, the layer's map must not have anything beyond any
+// more.
+func (d *DB) ResizeVolume(name string, size int64) error {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		v, err := getVolume(tx, name)
 		if err != nil {
 			return err
 		}
-		return b.Put([]byte(name), value)
+		l, err := getLayer(tx, v.Layer)
+		if err != nil {
+			return err
+		}
+		v.Size, l.Size = size, size
+		if err := putLayer(tx, l); err != nil {
+			return err
+		}
+		return putVolume(tx, v)
 	})
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
@@ -105,27 +131,18 @@ func (d *DB) ResizeVolume(name string, size int64) error {
 	return nil
 }
 
-// DeleteVolume removes a volume, its map and what its unit keeps in one
-// transaction. The local file of the layer is the caller's to remove,
-// afterwards.
+// DeleteVolume removes a volume and what its unit keeps in one transaction.
+// Its layers stay: Tree tells which of them nobody needs any more.
 func (d *DB) DeleteVolume(name string) error {
-	err := d.clearing(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketVolumes)
-		value := b.Get([]byte(name))
-		if value == nil {
-			return ErrNotFound
-		}
-		var v Volume
-		if err := json.Unmarshal(value, &v); err != nil {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		v, err := getVolume(tx, name)
+		if err != nil {
 			return err
 		}
-		if err := b.Delete([]byte(name)); err != nil {
+		if err := tx.Bucket(bucketVolumes).Delete([]byte(name)); err != nil {
 			return err
 		}
-		if err := clearUnit(tx, VolumeUnit(v.ID)); err != nil {
-			return err
-		}
-		return clearMap(tx, v.Layer)
+		return clearUnit(tx, VolumeUnit(v.ID))
 	})
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)

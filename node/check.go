@@ -18,13 +18,13 @@ func (n *Node) Check(context.Context) ([]string, error) {
 	if len(problems) > 0 {
 		return problems, nil
 	}
-	volumes, err := n.db.Volumes()
+	tree, err := n.db.Tree()
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range volumes {
+	problems = n.checkLayers(problems, tree)
+	for _, v := range tree.Volumes {
 		where := "volume " + v.Name
-		problems = n.checkFile(problems, where, layerFile(v.Layer), v.Size)
 		if _, err := n.volumeStatus(v); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %v", where, err))
 		}

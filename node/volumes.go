@@ -31,9 +31,6 @@ type volume struct {
 	users int       // guarded by Node.mu
 }
 
-func layerFile(id uint64) string { return fmt.Sprintf("layers/%d", id) }
-func notesFile(id uint64) string { return fmt.Sprintf("layers/%d.notes", id) }
-
 // CreateVolume makes a volume. It fails with ErrExists when there is one of
 // that name, and with ErrInvalid when there cannot be one like that.
 func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus, error) {
@@ -132,12 +129,12 @@ func (n *Node) DeleteVolume(ctx context.Context, name string) error {
 	return n.removeVolume(v)
 }
 
-// removeVolume forgets a volume, then removes its file.
+// removeVolume forgets a volume, then removes what it had written.
 func (n *Node) removeVolume(v meta.Volume) error {
 	if err := n.db.DeleteVolume(v.Name); err != nil {
 		return err
 	}
-	if err := errors.Join(n.array.Remove(layerFile(v.Layer)), n.array.Remove(notesFile(v.Layer))); err != nil {
+	if err := n.dropLayers(); err != nil {
 		return err
 	}
 	n.log.Info("volume removed", "volume", v.Name)
