@@ -180,7 +180,7 @@ func (s *azureStore) Delete(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	return s.remove(ctx, name, nil)
+	return dropDocuments(s.remove(ctx, name, nil), func(k Kind) error { return s.dropDocument(ctx, name, k) })
 }
 
 // remove deletes a blob, which may demand a lease.

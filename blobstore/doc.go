@@ -29,6 +29,13 @@
 // Components that start with a dot are never listed and cannot be named: the
 // store keeps its own things there.
 //
+// # Documents
+//
+// Beside an image the store keeps small documents about it, one of each Kind.
+// They are written whole and conditionally, so that of several writers none
+// undoes what another has done without having seen it, and go with the image. What
+// is in one is not checked here: whoever reads it does not trust it.
+//
 // # Errors and time
 //
 // Every error of a Store wraps one of the sentinels in errors.go and is one

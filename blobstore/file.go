@@ -204,6 +204,11 @@ func (s *fileStore) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	s.n.others.Add(1)
+	return dropDocuments(s.remove(name), func(k Kind) error { return s.dropDocument(name, k) })
+}
+
+// remove removes an image and what an unfinished upload left.
+func (s *fileStore) remove(name string) error {
 	leftover, err := s.dropUpload(name)
 	if err != nil {
 		return s.fail(err, "image "+name)

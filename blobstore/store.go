@@ -34,9 +34,21 @@ type Store interface {
 	// uploading it.
 	Create(ctx context.Context, name string, size int64, source string) (Upload, error)
 
-	// Delete removes the image and what an unfinished upload of that name
-	// left. ErrNotFound: there was neither; ErrBusy: it is being uploaded.
+	// Delete removes the image, what an unfinished upload of that name left,
+	// and its documents. ErrNotFound: there was neither image nor upload;
+	// ErrBusy: it is being uploaded.
 	Delete(ctx context.Context, name string) error
+
+	// Document returns what was last put beside the image of that name, and a
+	// tag that changes whenever the document does. It may be anything that
+	// somebody with access to the store has put there. ErrNotFound: nothing;
+	// ErrFormat: it is longer than MaxDocument.
+	Document(ctx context.Context, name string, kind Kind) (data []byte, tag string, err error)
+
+	// PutDocument replaces the document whose tag Document returned, or makes
+	// the first one with the empty tag. ErrChanged: somebody else has written
+	// it meanwhile, or an earlier try of this call has, whose answer was lost.
+	PutDocument(ctx context.Context, name string, kind Kind, data []byte, tag string) error
 
 	// URL names the store for people. There are no secrets in it.
 	URL() string

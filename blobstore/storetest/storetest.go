@@ -44,6 +44,8 @@ func Run(t *testing.T, newPlace func(t *testing.T) Place) {
 		{"ParallelReads", testParallelReads},
 		{"Cancelled", testCancelled},
 		{"Stats", testStats},
+		{"Documents", testDocuments},
+		{"DocumentsInParallel", testDocumentsInParallel},
 		{"Upload", testUpload},
 		{"UploadArguments", testUploadArguments},
 		{"UploadResumes", testUploadResumes},
