@@ -30,6 +30,9 @@
 //	host link N up|down     join or cut path N
 //	host skylun ARGS...     run a command of the binary on the running server
 //
+// Options.Alone leaves the server out, for tests that run it in the guest, such as
+// powercut; Options.Host and Options.Disks give the guest programs and disks.
+//
 // # By hand
 //
 //	go run ./test/guest/cmd -shell        a guest, with the server beside it, to look around

@@ -42,6 +42,9 @@ type Options struct {
 	Files   map[string]string // beside the configuration, for nobody else to read: name -> content
 	Images  map[string]string // imported before the server starts: name -> file
 	Serve   []string          // another server instead, to compare: its command line
+	Alone   bool              // no server at all
+	Host    map[string]string // put into the folder that the script has on /host: name -> file
+	Disks   []int64           // sizes of disks, /dev/ubda and so on, that are in the host's memory
 	Env     map[string]string // of the script
 	Memory  int               // of the guest in MiB; 0: 512
 	Timeout time.Duration     // for all; 0: three minutes
@@ -90,8 +93,20 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 		return r, err
 	}
 	defer h.ns.close()
-	if err := h.server.start(ctx); err != nil {
+	for name, file := range o.Host {
+		if err := copyFile(filepath.Join(r.Dir, name), file); err != nil {
+			return r, err
+		}
+	}
+	disks, err := newDisks(o.Disks)
+	if err != nil {
 		return r, err
+	}
+	defer disks.close()
+	if !o.Alone {
+		if err := h.server.start(ctx); err != nil {
+			return r, err
+		}
 	}
 
 	output, err := os.Create(filepath.Join(r.Dir, "output"))
@@ -105,12 +120,12 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 	}
 	begin := time.Now()
 	m := &machine{
-		ns: h.ns, img: img, dir: r.Dir, memory: o.Memory, shell: o.Shell, env: env,
+		ns: h.ns, img: img, dir: r.Dir, memory: o.Memory, disks: disks, shell: o.Shell, env: env,
 		output: io.MultiWriter(output, o.Output),
 		ask:    func(words []string) (string, error) { return h.ask(ctx, words) },
 		ready:  func() { logf("%s; up after %.1f s", img.Summary(), time.Since(begin).Seconds()) },
 	}
-	if r.Status, err = m.run(ctx, script); err != nil {
+	if r.Status, err = m.run(ctx, script); err != nil || o.Alone {
 		return r, err
 	}
 	return r, h.finish(ctx)
@@ -174,7 +189,7 @@ type host struct {
 // newHost makes the network and everything that the server needs to start.
 func newHost(ctx context.Context, dir string, o Options) (_ *host, err error) {
 	h := &host{binary: o.Binary}
-	if h.binary == "" && o.Serve == nil {
+	if h.binary == "" && o.Serve == nil && !o.Alone {
 		h.binary = filepath.Join(dir, "skylun")
 		if err := Build(ctx, h.binary); err != nil {
 			return nil, err

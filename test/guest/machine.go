@@ -35,7 +35,8 @@ type machine struct {
 	img    image.Image
 	dir    string // of the run; the guest has it on /host
 	memory int    // MiB
-	shell  bool   // instead of a script, on our terminal
+	disks  disks
+	shell  bool // instead of a script, on our terminal
 	env    map[string]string
 	output io.Writer
 	ask    func(words []string) (answer string, err error) // what the script asks of the host
@@ -175,6 +176,9 @@ func (m *machine) arguments() []string {
 		// without gro the driver drops what is larger than a frame
 		"vec0:transport=tap,ifname=port0,depth=128,gro=1", "vec1:transport=tap,ifname=port1,depth=128,gro=1",
 		"con=null", "con0=null,fd:2", "ssl=null", "ssl0=fd:3,fd:4", "ssl1=fd:5,fd:6",
+	}
+	for i, d := range m.disks {
+		args = append(args, fmt.Sprintf("ubd%d=%s", i, d.path()))
 	}
 	if m.shell {
 		args = append(args, "con1=fd:0,fd:1")
