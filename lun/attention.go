@@ -38,6 +38,9 @@ var _ attentive = (*server)(nil)
 
 // Attach implements Unit.
 func (s *server) Attach(n *Nexus) {
+	if s.attached != nil {
+		s.attached()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nexuses[n] == nil {

@@ -50,6 +50,10 @@ type CDROMConfig struct {
 	// not wait, and does not call the drive.
 	ToldMore func()
 
+	// Attached, if not nil, is called when an initiator has logged in. It does
+	// not wait, and does not call the drive.
+	Attached func()
+
 	Store Store // what else has to be remembered over restarts; nil: nothing is
 }
 
@@ -110,7 +114,7 @@ func NewCDROM(cfg CDROMConfig, log *slog.Logger) *CDROM {
 			d.ready.Store(d.disc)
 		}
 	}
-	d.heard = d.hear
+	d.heard, d.attached = d.hear, cfg.Attached
 	d.serve(d.operations(), errInvalidOpcode)
 	return d
 }

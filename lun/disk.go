@@ -18,6 +18,10 @@ type DiskConfig struct {
 	ID       [16]byte // identity of the volume: serial number and NAA designator are derived from it
 	ReadOnly bool     // refuse every command that changes the medium
 	Store    Store    // what has to be remembered over restarts; nil: nothing is
+
+	// Attached, if not nil, is called when an initiator has logged in. It does
+	// not wait, and does not call the disk.
+	Attached func()
 }
 
 // Disk is a direct access block device (SBC-3) over a block.Device, with
@@ -62,6 +66,7 @@ func NewDisk(dev block.Device, cfg DiskConfig, log *slog.Logger) *Disk {
 		d.shown.Store(dev.Size())
 	}
 	d.readOnly = cfg.ReadOnly
+	d.attached = cfg.Attached
 	d.notice = d.noticeChange
 	d.reader, _ = dev.(block.TryReader)
 	d.writer, _ = dev.(block.TryWriter)

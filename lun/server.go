@@ -33,6 +33,9 @@ type server struct {
 	// only thing that commands of all nexuses share while there are none.
 	gate atomic.Int32
 
+	// attached, if not nil, is called when a nexus has come. It does not wait.
+	attached func()
+
 	// heard, if not nil, is told when a nexus has no unit attention left. mu is
 	// held.
 	heard func(*Nexus)
