@@ -49,6 +49,10 @@ type LocalConfig struct {
 type CacheConfig struct {
 	MaxSize  Size   `yaml:"max_size"` // 0: as large as the images
 	Prefetch string `yaml:"prefetch"` // off
+
+	// BootProfile is for how long after an initiator has come it is recorded
+	// what is read of an image; 0: never.
+	BootProfile time.Duration `yaml:"boot_profile"`
 }
 
 // AdminConfig says where the API listens besides its Unix socket.
@@ -136,7 +140,7 @@ func DefaultConfig() Config {
 		DataDir: "./data",
 		Log:     LogConfig{Level: "info", Format: "text"},
 		Local:   LocalConfig{LowSpace: 1 << 30},
-		Cache:   CacheConfig{Prefetch: "off"},
+		Cache:   CacheConfig{Prefetch: "off", BootProfile: 3 * time.Minute},
 		Portals: []PortalConfig{{Listen: "127.0.0.1:3260"}},
 	}
 }

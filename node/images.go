@@ -21,10 +21,14 @@ type image struct {
 	info  blobstore.Info
 	meta  meta.Cache
 	cache *overlay.Cache
-	users int // guarded by Node.mu
+	boots *boots // nil: nothing is exported
+	users int    // guarded by Node.mu
 }
 
-func (m *image) close() error { return m.cache.Close() }
+func (m *image) close() error {
+	m.boots.end()
+	return m.cache.Close()
+}
 
 func cacheFile(id uint64) string { return fmt.Sprintf("caches/%d", id) }
 
@@ -84,6 +88,7 @@ func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error)
 		file.Close()
 		return nil, false, err
 	}
+	n.watchBoots(m)
 	n.mu.Lock()
 	n.images[c.Map] = m
 	n.mu.Unlock()

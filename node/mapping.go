@@ -229,6 +229,6 @@ func (n *Node) initiatorsOf(iqn string) (names []string) {
 // newDisk makes the unit that shows a volume at a place. The caller holds
 // changes.
 func (n *Node) newDisk(v *volume, p lunPlace) *lun.Disk {
-	v.unit = lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID))}, n.log)
+	v.unit = lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID)), Attached: v.attached}, n.log)
 	return v.unit
 }

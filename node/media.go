@@ -78,7 +78,8 @@ func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error
 		cfg := lun.CDROMConfig{
 			Name: d.name, ID: r.ID, Open: r.Open, Store: n.state(d.unit),
 			Generation: r.Generation, Told: n.loadTold(d, r.Generation),
-			Save: n.saver(d), ToldMore: func() { n.removals.Go(func() { n.keepTold(d) }) },
+			Attached: func() { n.driveAttached(d) },
+			Save:     n.saver(d), ToldMore: func() { n.removals.Go(func() { n.keepTold(d) }) },
 		}
 		if r.Image != nil {
 			image, err := n.openImage(ctx, *r.Image)
@@ -232,6 +233,7 @@ func (n *Node) insert(ctx context.Context, d *drive, info blobstore.Info, force 
 	if err := d.dev.Insert(&medium{image, n}, force, prepare); err != nil {
 		return errors.Join(err, n.releaseImage(image))
 	}
+	image.boots.attached()
 	return nil
 }
 

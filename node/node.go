@@ -31,6 +31,7 @@ type Node struct {
 	drives  []*drive   // of the configuration
 
 	removals sync.WaitGroup // goroutines that release media and remember who knows them
+	profiles profiles       // of what is read when guests boot
 
 	store blobstore.Store
 	db    *meta.DB
@@ -71,6 +72,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
 	}
 	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}}
+	n.profiles.init()
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
 			if l.Disk != nil {
@@ -214,6 +216,7 @@ func (n *Node) Close(ctx context.Context) error {
 	for _, m := range images {
 		errs = append(errs, m.close())
 	}
+	n.profiles.end()
 	errs = append(errs, n.closeParts())
 	err := errors.Join(errs...)
 	if err == nil && n.served != nil {

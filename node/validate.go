@@ -58,6 +58,9 @@ func (c *Config) validateNode(ps *Problems) {
 		ps.unsupported("cache.max_size", "a cache grows up to the size of its image; leave the key out")
 	}
 	validatePrefetch(ps, "cache.prefetch", c.Cache.Prefetch)
+	if d := c.Cache.BootProfile; d < 0 || d > time.Hour {
+		ps.add("cache.boot_profile", "%v is not between 0 (never) and 1h", d)
+	}
 	if c.Admin.Listen != "" {
 		ps.unsupported("admin.listen", "the API is on the Unix socket "+c.SocketPath()+" only; leave the key out")
 	}
