@@ -2,6 +2,7 @@ package blobstore
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -110,7 +111,7 @@ func (s *azureStore) Stat(ctx context.Context, name string) (Info, error) {
 	if err := CheckName(name); err != nil {
 		return Info{}, err
 	}
-	p, err := s.properties(ctx, name)
+	p, err := s.properties(ctx, name, "image "+name)
 	if err != nil {
 		return Info{}, err
 	}
@@ -129,6 +130,9 @@ func (s *azureStore) probe(ctx context.Context, info Info) (Info, error) {
 	c := s.content(info)
 	c.count = &s.n.others
 	err := probe(ctx, &info, c.readAt)
+	if err == errManifest {
+		err = completeStriped(ctx, s, &info, c.readAt)
+	}
 	return info, err
 }
 
@@ -138,9 +142,9 @@ type properties struct {
 	upload *uploadState // nil: it is complete
 }
 
-func (s *azureStore) properties(ctx context.Context, name string) (p properties, err error) {
+func (s *azureStore) properties(ctx context.Context, name, what string) (p properties, err error) {
 	b := s.blob(name)
-	err = s.other(ctx, "image "+name, func(ctx context.Context) error {
+	err = s.other(ctx, what, func(ctx context.Context) error {
 		r, err := b.GetProperties(ctx, nil)
 		if err != nil {
 			return err
@@ -180,15 +184,29 @@ func (s *azureStore) Delete(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	return dropDocuments(s.remove(ctx, name, nil), func(k Kind) error { return s.dropDocument(ctx, name, k) })
+	return dropDocuments(s.deleteImage(ctx, name), func(k Kind) error { return s.dropDocument(ctx, name, k) })
 }
 
-// remove deletes a blob, which may demand a lease.
-func (s *azureStore) remove(ctx context.Context, name string, lease *blob.AccessConditions) error {
+// deleteImage removes an image, or what an unfinished upload left. Parts come
+// last: without them the image would be one that cannot be read.
+func (s *azureStore) deleteImage(ctx context.Context, name string) error {
+	err := s.remove(ctx, name, "image "+name, nil)
+	if err != nil && (!errors.Is(err, ErrNotFound) || errors.Is(err, errNoContainer)) {
+		return err
+	}
+	parts, e := s.dropParts(ctx, name, 0)
+	if e != nil || parts {
+		return e
+	}
+	return err
+}
+
+// remove deletes a blob, on conditions.
+func (s *azureStore) remove(ctx context.Context, name, what string, cond *blob.AccessConditions) error {
 	b := s.blob(name)
 	tried := false
-	return s.other(ctx, "image "+name, func(ctx context.Context) error {
-		_, err := b.Delete(ctx, &blob.DeleteOptions{AccessConditions: lease})
+	return s.other(ctx, what, func(ctx context.Context) error {
+		_, err := b.Delete(ctx, &blob.DeleteOptions{AccessConditions: cond})
 		if tried && bloberror.HasCode(err, bloberror.BlobNotFound) {
 			return nil // by the try before, whose answer was lost
 		}

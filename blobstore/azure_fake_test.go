@@ -2,10 +2,12 @@ package blobstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"skylun/block"
 )
 
 // fakeAzure speaks as much of Azure's REST interface as the store uses, and
@@ -40,6 +44,8 @@ type fakeAzure struct {
 
 type fakeBlob struct {
 	content  []byte
+	size     int64            // when there is no content: of a sparse blob
+	pages    map[int64][]byte // of a sparse blob, what was put, by offset
 	page     bool
 	etag     string
 	metadata http.Header
@@ -197,13 +203,22 @@ func (f *fakeAzure) serve(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	name := strings.TrimPrefix(r.URL.Path, "/account/images/")
 	b := f.blobs[name]
+	if k == "list" {
+		f.list(w, r)
+		return
+	}
 	if k == "create" {
 		if b != nil && r.Header.Get("If-None-Match") == "*" {
 			fail(w, 409, "BlobAlreadyExists")
 			return
 		}
-		size, _ := strconv.Atoi(r.Header.Get("x-ms-blob-content-length"))
-		created := &fakeBlob{content: make([]byte, size), page: true, metadata: metadata(r)}
+		size, _ := strconv.ParseInt(r.Header.Get("x-ms-blob-content-length"), 10, 64)
+		created := &fakeBlob{page: true, metadata: metadata(r)}
+		if size <= 64<<20 {
+			created.content = make([]byte, size)
+		} else {
+			created.size, created.pages = size, map[int64][]byte{}
+		}
 		if b != nil {
 			created.leaseID, created.leaseEnd = b.leaseID, b.leaseEnd
 		}
@@ -227,8 +242,10 @@ func (f *fakeAzure) serve(w http.ResponseWriter, r *http.Request) {
 		for key, v := range b.metadata {
 			w.Header()[key] = v
 		}
-		w.Header().Set("Content-Length", strconv.Itoa(len(b.content)))
+		w.Header().Set("Content-Length", strconv.FormatInt(b.len(), 10))
 		answer(w, b, 200)
+	case "pagelist":
+		b.pageList(w, r)
 	case "get":
 		b.serve(w, r)
 	case "lease acquire":
@@ -262,11 +279,15 @@ func (f *fakeAzure) serve(w http.ResponseWriter, r *http.Request) {
 			fail(w, 412, "LeaseIdMismatchWithBlobOperation")
 			return
 		}
-		var from, to int
+		var from, to int64
 		switch k {
 		case "page":
 			fmt.Sscanf(r.Header.Get("x-ms-range"), "bytes=%d-%d", &from, &to)
-			copy(b.content[from:to+1], body)
+			if b.pages != nil {
+				b.pages[from] = bytes.Clone(body)
+			} else {
+				copy(b.content[from:to+1], body)
+			}
 		case "metadata":
 			b.metadata = metadata(r)
 		case "delete":
@@ -300,17 +321,86 @@ func fail(w http.ResponseWriter, status int, code string) {
 	w.WriteHeader(status)
 }
 
+func (b *fakeBlob) len() int64 {
+	if b.pages != nil {
+		return b.size
+	}
+	return int64(len(b.content))
+}
+
+// read returns the bytes of [from, to).
+func (b *fakeBlob) read(from, to int64) []byte {
+	if b.pages == nil {
+		return b.content[from:to]
+	}
+	p := make([]byte, to-from)
+	for off, page := range b.pages {
+		in := block.Range{Off: off, End: off + int64(len(page))}.Intersect(block.Range{Off: from, End: to})
+		if !in.Empty() {
+			copy(p[in.Off-from:], page[in.Off-off:in.End-off])
+		}
+	}
+	return p
+}
+
 // serve answers a ranged GET.
 func (b *fakeBlob) serve(w http.ResponseWriter, r *http.Request) {
-	var from, to int
+	var from, to int64
 	fmt.Sscanf(r.Header.Get("x-ms-range"), "bytes=%d-%d", &from, &to)
-	if from >= len(b.content) {
+	if from >= b.len() {
 		fail(w, 416, "InvalidRange")
 		return
 	}
-	to = min(to, len(b.content)-1)
-	w.Header().Set("Content-Length", strconv.Itoa(to+1-from))
-	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, len(b.content)))
+	to = min(to, b.len()-1)
+	w.Header().Set("Content-Length", strconv.FormatInt(to+1-from, 10))
+	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, b.len()))
 	answer(w, b, 206)
-	w.Write(b.content[from : to+1])
+	w.Write(b.read(from, to+1))
+}
+
+// pageList answers Get Page Ranges: what was put, or blocks that are not zeros.
+func (b *fakeBlob) pageList(w http.ResponseWriter, r *http.Request) {
+	in := block.Range{End: b.len()}
+	if _, err := fmt.Sscanf(r.Header.Get("x-ms-range"), "bytes=%d-%d", &in.Off, &in.End); err == nil {
+		in.End++
+	}
+	var ranges []block.Range
+	for off, page := range b.pages {
+		ranges = append(ranges, block.Range{Off: off, End: off + int64(len(page))})
+	}
+	for off := int64(0); off < int64(len(b.content)); off += block.Size {
+		if end := min(off+block.Size, int64(len(b.content))); !isZero(b.content[off:end]) {
+			ranges = append(ranges, block.Range{Off: off, End: end})
+		}
+	}
+	slices.SortFunc(ranges, func(a, b block.Range) int { return cmp.Compare(a.Off, b.Off) })
+	var text strings.Builder
+	for _, r := range ranges {
+		if r = r.Intersect(in); !r.Empty() {
+			fmt.Fprintf(&text, "<PageRange><Start>%d</Start><End>%d</End></PageRange>", r.Off, r.End-1)
+		}
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	answer(w, b, 200)
+	fmt.Fprintf(w, `<?xml version="1.0" encoding="utf-8"?><PageList>%s</PageList>`, text.String())
+}
+
+// list answers List Blobs.
+func (f *fakeAzure) list(w http.ResponseWriter, r *http.Request) {
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(f.blobs)) {
+		b := f.blobs[name]
+		if !strings.HasPrefix(name, r.URL.Query().Get("prefix")) {
+			continue
+		}
+		fmt.Fprintf(&text, "<Blob><Name>%s</Name><Properties><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length></Properties><Metadata>",
+			name, b.written.UTC().Format(http.TimeFormat), strings.Trim(b.etag, `"`), b.len())
+		for k, v := range b.metadata {
+			k = strings.TrimPrefix(k, "X-Ms-Meta-")
+			fmt.Fprintf(&text, "<%s>%s</%s>", k, v[0], k)
+		}
+		text.WriteString("</Metadata></Blob>")
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	fmt.Fprintf(w, `<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>%s</Blobs><NextMarker/></EnumerationResults>`, text.String())
 }

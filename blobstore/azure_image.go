@@ -21,6 +21,7 @@ type azureContent struct {
 	s     *azureStore
 	what  string // for errors
 	name  string
+	bad   error // of the name
 	size  int64
 	etag  azcore.ETag
 	match *blob.AccessConditions // If-Match: etag
@@ -30,12 +31,33 @@ type azureContent struct {
 
 // Image implements Store.
 func (s *azureStore) Image(info Info) *Image {
-	return &Image{info: info, log: s.log, content: s.content(info)}
+	m := &Image{info: info, log: s.log}
+	if info.Layout == "" {
+		m.content = s.content(info)
+	} else {
+		m.content = contentOfStriped(s, info)
+	}
+	return m
 }
 
 func (s *azureStore) content(info Info) *azureContent {
-	c := &azureContent{s: s, what: "image " + info.Name, name: info.Name, size: info.BlobSize,
-		etag: etagFromIdentity(info.Identity), blob: s.blob(info.Name), count: &s.n.gets}
+	c := s.object("image "+info.Name, info.Name, info.BlobSize, info.Identity)
+	c.bad = CheckName(info.Name)
+	return c
+}
+
+// part implements striper.
+func (s *azureStore) part(p part, what string, counted bool) partContent {
+	c := s.object(what, p.Name, p.Size, p.Identity)
+	if !counted {
+		c.count = &s.n.others
+	}
+	return c
+}
+
+func (s *azureStore) object(what, name string, size int64, id string) *azureContent {
+	c := &azureContent{s: s, what: what, name: name, size: size,
+		etag: etagFromIdentity(id), blob: s.blob(name), count: &s.n.gets}
 	c.match = &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &c.etag}}
 	return c
 }
@@ -46,43 +68,56 @@ func (c *azureContent) ours() error {
 	if !strings.HasPrefix(string(c.etag), `"0x`) {
 		return errChanged(c.what)
 	}
-	return CheckName(c.name)
+	return c.bad
 }
 
-// readAt implements content. When an answer breaks off, what has come stays
-// and the rest is asked for.
+// readAt implements content.
 func (c *azureContent) readAt(ctx context.Context, p []byte, off int64) error {
+	return c.readInto(ctx, [][]byte{p}, off)
+}
+
+// readInto implements partContent. When an answer breaks off, what has come
+// stays and the rest is asked for.
+func (c *azureContent) readInto(ctx context.Context, pieces [][]byte, off int64) error {
 	if err := c.ours(); err != nil {
 		return err
 	}
 	return c.s.do(ctx, c.s.readTotal, c.count, c.what, func(ctx context.Context) error {
-		n, err := c.get(ctx, p, off)
-		p, off = p[n:], off+int64(n)
+		n, err := c.get(ctx, pieces, off)
+		pieces, off = skip(pieces, n), off+n
 		if c.count == &c.s.n.gets {
-			c.s.n.getBytes.Add(int64(n))
+			c.s.n.getBytes.Add(n)
 		}
 		return err
 	})
 }
 
-// get is one request: it fills p from its start and returns how far it got.
-func (c *azureContent) get(ctx context.Context, p []byte, off int64) (int, error) {
+// get is one request: it fills the pieces from their start and returns how far
+// it got.
+func (c *azureContent) get(ctx context.Context, pieces [][]byte, off int64) (done int64, err error) {
+	want := (&slice{pieces: pieces}).len()
 	r, err := c.blob.DownloadStream(ctx, &blob.DownloadStreamOptions{
-		Range:            blob.HTTPRange{Offset: off, Count: int64(len(p))},
+		Range:            blob.HTTPRange{Offset: off, Count: want},
 		AccessConditions: c.match,
 	})
 	if err != nil {
 		return 0, err
 	}
 	defer r.Body.Close()
-	if err := c.check(r.DownloadResponse, int64(len(p)), off); err != nil {
+	if err := c.check(r.DownloadResponse, want, off); err != nil {
 		return 0, err
 	}
-	n, err := io.ReadFull(r.Body, p)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errAnswer(fmt.Sprintf("%d bytes instead of %d", n, len(p)))
+	for _, p := range pieces {
+		n, err := io.ReadFull(r.Body, p)
+		done += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errAnswer(fmt.Sprintf("%d bytes instead of %d", done, want))
+		}
+		if err != nil {
+			return done, err
+		}
 	}
-	return n, err
+	return done, nil
 }
 
 // check makes sure that an answer holds n bytes at off of the pinned content.

@@ -29,14 +29,14 @@ type lease struct {
 	done   chan struct{} // closed when the goroutine has ended
 }
 
-// takeLease takes the lease of an image's blob. When somebody has it, it waits
+// takeLease takes the lease of a blob. When somebody has it, it waits
 // as long as one that nobody renews can last.
-func (s *azureStore) takeLease(ctx context.Context, name string) (*lease, error) {
+func (s *azureStore) takeLease(ctx context.Context, name, what string) (*lease, error) {
 	client, err := azlease.NewBlobClient(s.blob(name), nil)
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{s: s, what: "image " + name, client: client, done: make(chan struct{})}
+	l := &lease{s: s, what: what, client: client, done: make(chan struct{})}
 	for start := time.Now(); ; {
 		err := s.other(ctx, l.what, func(ctx context.Context) error {
 			_, err := client.AcquireLease(ctx, int32(leaseTime/time.Second), nil)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
@@ -39,11 +40,13 @@ type azureUpload struct {
 	pages *pageblob.Client
 	lease *lease // nil after the end
 
+	puts, putBytes *atomic.Int64 // where writes are counted
+
 	mu sync.Mutex
 	uploadState
 }
 
-var _ Upload = (*azureUpload)(nil)
+var _ object = (*azureUpload)(nil)
 
 const (
 	maxPages    = 4 << 20 // of one Put Page
@@ -109,14 +112,24 @@ func hashSource(source string) string {
 
 // Create implements Store.
 func (s *azureStore) Create(ctx context.Context, name string, size int64, source string) (Upload, error) {
-	if err := checkUpload(name, size); err != nil {
-		return nil, err
-	}
+	return create(ctx, s, name, size, source)
+}
+
+// CreateStriped implements Store.
+func (s *azureStore) CreateStriped(ctx context.Context, name string, size int64, source string, st Striping) (Upload, error) {
+	return createStriped(ctx, s, name, size, source, st)
+}
+
+// createObject implements striper.
+func (s *azureStore) createObject(ctx context.Context, name string, size int64, source string) (object, error) {
 	if size > maxPageBlob {
-		return nil, &fault{ErrFormat, fmt.Sprintf("image %s: %d bytes are more than the %d a page blob holds", name, size, int64(maxPageBlob))}
+		return nil, &fault{ErrFormat, fmt.Sprintf("image %s: %d bytes are more than the %d a page blob holds: import it with %d stripes or more", name, size, int64(maxPageBlob), (size-1)/maxPageBlob+1)}
 	}
-	u := &azureUpload{s: s, name: name, what: "image " + name, size: size,
+	u := &azureUpload{s: s, name: name, what: "image " + name, size: size, puts: &s.n.puts, putBytes: &s.n.putBytes,
 		pages: s.client.NewPageBlobClient(s.loc.prefix + name), uploadState: uploadState{source: hashSource(source)}}
+	if isPart(name) {
+		u.what = "part " + name
+	}
 	for round := 1; ; round++ {
 		err := u.open(ctx)
 		switch {
@@ -151,7 +164,7 @@ func (u *azureUpload) open(ctx context.Context) error {
 	if _, err := u.found(ctx); err != nil {
 		return err
 	}
-	if u.lease, err = u.s.takeLease(ctx, u.name); err != nil {
+	if u.lease, err = u.s.takeLease(ctx, u.name, u.what); err != nil {
 		return vanished(err)
 	}
 	if err := u.prepare(ctx); err != nil {
@@ -177,7 +190,7 @@ func (u *azureUpload) prepare(ctx context.Context) error {
 // found returns the properties of the upload that is there; an image is
 // ErrExists.
 func (u *azureUpload) found(ctx context.Context) (properties, error) {
-	p, err := u.s.properties(ctx, u.name)
+	p, err := u.s.properties(ctx, u.name, u.what)
 	switch {
 	case err != nil:
 		return p, vanished(err)
@@ -238,13 +251,13 @@ func (u *azureUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
 
 // put is one Put Page.
 func (u *azureUpload) put(ctx context.Context, p []byte, off int64) error {
-	err := u.leased(ctx, &u.s.n.puts, func(ctx context.Context, cond *blob.AccessConditions) error {
+	err := u.leased(ctx, u.puts, func(ctx context.Context, cond *blob.AccessConditions) error {
 		_, err := u.pages.UploadPages(ctx, streaming.NopCloser(bytes.NewReader(p)),
 			blob.HTTPRange{Offset: off, Count: int64(len(p))}, &pageblob.UploadPagesOptions{AccessConditions: cond})
 		return err
 	})
 	if err == nil {
-		u.s.n.putBytes.Add(int64(len(p)))
+		u.putBytes.Add(int64(len(p)))
 	}
 	return err
 }
@@ -257,23 +270,44 @@ func (u *azureUpload) Checkpoint(ctx context.Context, off int64) error {
 		return nil
 	}
 	next := uploadState{source: u.source, stored: off}
-	if err := u.setMetadata(ctx, next.metadata()); err != nil {
+	if _, err := u.setMetadata(ctx, next.metadata()); err != nil {
 		return err
 	}
 	u.stored = off
 	return nil
 }
 
-func (u *azureUpload) setMetadata(ctx context.Context, metadata map[string]*string) error {
-	return u.leased(ctx, &u.s.n.others, func(ctx context.Context, cond *blob.AccessConditions) error {
-		_, err := u.pages.SetMetadata(ctx, metadata, &blob.SetMetadataOptions{AccessConditions: cond})
+// setMetadata replaces the metadata and returns the ETag that the blob then
+// has.
+func (u *azureUpload) setMetadata(ctx context.Context, metadata map[string]*string) (etag azcore.ETag, err error) {
+	err = u.leased(ctx, &u.s.n.others, func(ctx context.Context, cond *blob.AccessConditions) error {
+		r, err := u.pages.SetMetadata(ctx, metadata, &blob.SetMetadataOptions{AccessConditions: cond})
+		if err == nil && r.ETag == nil {
+			err = errAnswer("no ETag")
+		}
+		if err == nil {
+			etag = *r.ETag
+		}
 		return err
 	})
+	return etag, err
 }
+
+// seal implements object. That the metadata could be set says that nobody else
+// has had the lease.
+func (u *azureUpload) seal(ctx context.Context) (string, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	etag, err := u.setMetadata(ctx, uploadState{source: u.source, stored: u.size}.metadata())
+	return identityFromETag(etag), err
+}
+
+// uncounted implements object.
+func (u *azureUpload) uncounted() { u.puts, u.putBytes = &u.s.n.others, new(atomic.Int64) }
 
 // Commit implements Upload.
 func (u *azureUpload) Commit(ctx context.Context) (Info, error) {
-	if err := u.setMetadata(ctx, nil); err != nil {
+	if _, err := u.setMetadata(ctx, nil); err != nil {
 		return Info{}, err
 	}
 	u.Close() // a lease that cannot be given back runs out
@@ -282,7 +316,7 @@ func (u *azureUpload) Commit(ctx context.Context) (Info, error) {
 
 // Abort implements Upload.
 func (u *azureUpload) Abort(ctx context.Context) error {
-	err := u.s.remove(ctx, u.name, u.lease.conditions())
+	err := u.s.remove(ctx, u.name, u.what, u.lease.conditions())
 	u.Close()
 	return err
 }

@@ -52,6 +52,15 @@
 // runs out within seconds, which the next one waits for. Delete removes what an
 // unfinished upload left.
 //
+// # Stripes
+//
+// An image may be laid over several objects, its parts, in the folder .stripes:
+// CreateStriped. Under its name there is a manifest then, which tells where the
+// parts are, and is read once; the layout in an Info saves that for later runs.
+// Everything else is as with one object: the image appears with its manifest,
+// an upload that was stopped is gone on with, and a part that is not what the
+// manifest says is ErrChanged. The format is in stripes.go.
+//
 // # What is needed of Azure
 //
 // Reading needs to list and read blobs of any type. Importing makes page

@@ -17,7 +17,7 @@ import (
 
 // fileStore keeps images as files below a directory, in folders where names
 // have slashes. What is not finished is in the folder .uploads; see
-// file_upload.go.
+// file_upload.go. Parts of striped images are in the folder .stripes.
 type fileStore struct {
 	dir string
 	log *slog.Logger
@@ -81,6 +81,11 @@ func (s *fileStore) stat(ctx context.Context, name string) (Info, error) {
 	err = probe(ctx, &info, func(_ context.Context, p []byte, off int64) error {
 		return readUnchanged(f, id, p, off)
 	})
+	if err == errManifest {
+		err = completeStriped(ctx, s, &info, func(_ context.Context, p []byte, off int64) error {
+			return readUnchanged(f, id, p, off)
+		})
+	}
 	return info, err
 }
 
@@ -191,8 +196,20 @@ func collect(ctx context.Context, log *slog.Logger, names []string, stat func(co
 
 // Image implements Store.
 func (s *fileStore) Image(info Info) *Image {
-	id, err := parseIdentity(info.Identity)
-	return &Image{info: info, log: s.log, content: &fileContent{s: s, name: info.Name, id: id, ours: err == nil && CheckName(info.Name) == nil}}
+	m := &Image{info: info, log: s.log}
+	if info.Layout == "" {
+		c := s.object("image "+info.Name, info.Name, info.Identity)
+		c.ours = c.ours && CheckName(info.Name) == nil
+		m.content = c
+	} else {
+		m.content = contentOfStriped(s, info)
+	}
+	return m
+}
+
+func (s *fileStore) object(what, name, identity string) *fileContent {
+	id, err := parseIdentity(identity)
+	return &fileContent{s: s, what: what, name: name, id: id, ours: err == nil, counted: true}
 }
 
 // Delete implements Store.
@@ -204,28 +221,39 @@ func (s *fileStore) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	s.n.others.Add(1)
-	return dropDocuments(s.remove(name), func(k Kind) error { return s.dropDocument(name, k) })
+	return dropDocuments(s.deleteImage(ctx, name), func(k Kind) error { return s.dropDocument(name, k) })
 }
 
-// remove removes an image and what an unfinished upload left.
-func (s *fileStore) remove(name string) error {
+// deleteImage removes an image and what an unfinished upload left. Parts come
+// last: without them the image would be one that cannot be read.
+func (s *fileStore) deleteImage(ctx context.Context, name string) error {
 	leftover, err := s.dropUpload(name)
 	if err != nil {
 		return s.fail(err, "image "+name)
 	}
+	err = s.remove(name)
+	if err != nil && !isAbsent(err) {
+		return s.fail(err, "image "+name)
+	}
+	parts, e := s.dropParts(ctx, name, 0)
+	if e != nil || leftover || parts {
+		return e
+	}
+	return s.fail(err, "image "+name)
+}
+
+// remove removes the file of an image, and folders that are empty then.
+func (s *fileStore) remove(name string) error {
 	f, err := s.open(name) // refuses folders
 	if err == nil {
 		f.Close()
 		err = os.Remove(s.path(name))
 	}
-	if isAbsent(err) && leftover {
-		return nil
+	if err == nil {
+		err = syncDir(filepath.Dir(s.path(name)))
 	}
 	if err != nil {
-		return s.fail(err, "image "+name)
-	}
-	if err := syncDir(filepath.Dir(s.path(name))); err != nil {
-		return s.fail(err, "image "+name)
+		return err
 	}
 	for dir := filepath.Dir(s.path(name)); dir != s.dir; dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil { // not empty

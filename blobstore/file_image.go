@@ -21,17 +21,29 @@ import (
 // write changes the modification time before it changes bytes, so bytes of
 // another content come with another identity.
 type fileContent struct {
-	s    *fileStore
-	name string
-	id   identity
-	ours bool // the Info was made by such a store
+	s       *fileStore
+	what    string // for errors
+	name    string
+	id      identity
+	ours    bool // the Info was made by such a store
+	counted bool // as reads that somebody wanted
 }
 
+// readAt implements content.
 func (c *fileContent) readAt(ctx context.Context, p []byte, off int64) error {
+	return c.readInto(ctx, [][]byte{p}, off)
+}
+
+// readInto implements partContent.
+func (c *fileContent) readInto(ctx context.Context, pieces [][]byte, off int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c.s.n.gets.Add(1)
+	if c.counted {
+		c.s.n.gets.Add(1)
+	} else {
+		c.s.n.others.Add(1)
+	}
 	c.s.n.inFlight.Add(1)
 	defer c.s.n.inFlight.Add(-1)
 	f, err := c.open()
@@ -39,25 +51,30 @@ func (c *fileContent) readAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer f.Close()
-	if err := readUnchanged(f, c.id, p, off); err != nil {
-		return c.s.fail(err, "image "+c.name)
+	for _, p := range pieces {
+		if err := readUnchanged(f, c.id, p, off); err != nil {
+			return c.s.fail(err, c.what)
+		}
+		off += int64(len(p))
+		if c.counted {
+			c.s.n.getBytes.Add(int64(len(p)))
+		}
 	}
-	c.s.n.getBytes.Add(int64(len(p)))
 	return nil
 }
 
 // open opens the file, and fails when it is not what it was.
 func (c *fileContent) open() (*os.File, error) {
 	if !c.ours {
-		return nil, errChanged("image " + c.name)
+		return nil, errChanged(c.what)
 	}
 	f, err := c.s.open(c.name)
 	if err != nil {
-		return nil, c.s.fail(err, "image "+c.name)
+		return nil, c.s.fail(err, c.what)
 	}
 	if err := checkIdentity(f, c.id); err != nil {
 		f.Close()
-		return nil, c.s.fail(err, "image "+c.name)
+		return nil, c.s.fail(err, c.what)
 	}
 	return f, nil
 }
@@ -79,7 +96,7 @@ func (c *fileContent) dataRanges(ctx context.Context, in block.Range, f func(blo
 			err = checkIdentity(file, c.id)
 		}
 		if err != nil {
-			return c.s.fail(err, "image "+c.name)
+			return c.s.fail(err, c.what)
 		}
 		if r.Empty() {
 			return nil

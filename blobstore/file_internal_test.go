@@ -223,7 +223,7 @@ func TestStaleUploadState(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			s := openDir(t, filepath.Join(t.TempDir(), "blobs"))
 			leave(t, s)
-			if err := c.do(s.part("a")); err != nil {
+			if err := c.do(strings.TrimSuffix(s.contentPath("a"), ".part")); err != nil {
 				t.Fatal(err)
 			}
 			u, err := s.Create(t.Context(), "a", size, "src")
@@ -260,7 +260,7 @@ func TestCreateFailsHalfway(t *testing.T) {
 	if err := errors.Join(u.WriteAt(t.Context(), pattern(4096), 0), u.Checkpoint(t.Context(), 4096), u.Close()); err != nil {
 		t.Fatal(err)
 	}
-	inTheWay := s.part("a") + ".json.new"
+	inTheWay := s.statePath("a") + ".new"
 	if err := os.Mkdir(inTheWay, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func TestCommitCrash(t *testing.T) {
 	if err := errors.Join(u.WriteAt(t.Context(), pattern(4096), 0), u.Checkpoint(t.Context(), 4096)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Rename(s.part("a")+".part", s.path("a")), u.Close()); err != nil {
+	if err := errors.Join(os.Rename(s.contentPath("a"), s.path("a")), u.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Stat(t.Context(), "a"); err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,12 +40,14 @@ type fileUpload struct {
 	size  int64
 	start int64 // Stored
 
+	puts, putBytes *atomic.Int64 // where writes are counted
+
 	f  *os.File // nil after Close
 	mu sync.Mutex
 	partState
 }
 
-var _ Upload = (*fileUpload)(nil)
+var _ object = (*fileUpload)(nil)
 
 // partState is the content of HASH.json.
 type partState struct {
@@ -57,17 +60,31 @@ type partState struct {
 
 const partVersion = 1
 
-// part returns the path of the upload's files, without the extension.
-func (s *fileStore) part(name string) string {
+// uploadFiles returns the paths of content and state of an upload.
+func (s *fileStore) uploadFiles(name string) (content, state string) {
+	if isPart(name) {
+		return s.path(name), s.path(name) + ".json"
+	}
 	h := sha256.Sum256([]byte(name))
-	return filepath.Join(s.dir, uploadsDir, hex.EncodeToString(h[:16]))
+	base := filepath.Join(s.dir, uploadsDir, hex.EncodeToString(h[:16]))
+	return base + ".part", base + ".json"
 }
+
+func (s *fileStore) contentPath(name string) string { c, _ := s.uploadFiles(name); return c }
+func (s *fileStore) statePath(name string) string   { _, st := s.uploadFiles(name); return st }
 
 // Create implements Store.
 func (s *fileStore) Create(ctx context.Context, name string, size int64, source string) (Upload, error) {
-	if err := checkUpload(name, size); err != nil {
-		return nil, err
-	}
+	return create(ctx, s, name, size, source)
+}
+
+// CreateStriped implements Store.
+func (s *fileStore) CreateStriped(ctx context.Context, name string, size int64, source string, st Striping) (Upload, error) {
+	return createStriped(ctx, s, name, size, source, st)
+}
+
+// createObject implements striper.
+func (s *fileStore) createObject(ctx context.Context, name string, size int64, source string) (object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -91,16 +108,17 @@ func checkUpload(name string, size int64) error {
 }
 
 func (s *fileStore) create(name string, size int64, source string) (*fileUpload, error) {
-	if err := makeDirs(filepath.Join(s.dir, uploadsDir)); err != nil {
+	if err := makeDirs(filepath.Dir(s.contentPath(name))); err != nil {
 		return nil, err
 	}
 	f, err := s.lockPart(name, os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
-	u := &fileUpload{s: s, name: name, size: size, f: f}
+	u := &fileUpload{s: s, name: name, size: size, f: f, puts: &s.n.puts, putBytes: &s.n.putBytes}
 	// Under the lock: whoever held it before may have committed.
 	switch _, err := os.Lstat(s.path(name)); {
+	case isPart(name): // it is where it stays
 	case err == nil:
 		return nil, errors.Join(fs.ErrExist, u.drop())
 	case errors.Is(err, syscall.ENOTDIR):
@@ -134,7 +152,7 @@ func (s *fileStore) create(name string, size int64, source string) (*fileUpload,
 
 // resumable returns the state of what is there, if that is a part of want.
 func (u *fileUpload) resumable(want partState) (partState, bool) {
-	found, err := readState(u.s.part(u.name) + ".json")
+	found, err := readState(u.s.statePath(u.name))
 	if err != nil || want.Source == "" {
 		return partState{}, false
 	}
@@ -148,7 +166,7 @@ func (u *fileUpload) resumable(want partState) (partState, bool) {
 // descriptor, so also when the process is killed.
 func (s *fileStore) lockPart(name string, flags int) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(s.part(name)+".part", os.O_RDWR|flags, 0o644)
+		f, err := os.OpenFile(s.contentPath(name), os.O_RDWR|flags, 0o644)
 		if err != nil {
 			return nil, err
 		}
@@ -210,11 +228,11 @@ func (u *fileUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		u.s.n.puts.Add(1)
+		u.puts.Add(1)
 		if _, err := u.f.WriteAt(p[r.Off:r.End], off+r.Off); err != nil {
 			return u.s.fail(err, "image "+u.name)
 		}
-		u.s.n.putBytes.Add(r.Len())
+		u.putBytes.Add(r.Len())
 	}
 	return nil
 }
@@ -247,6 +265,22 @@ func (u *fileUpload) Checkpoint(ctx context.Context, off int64) error {
 	}
 	return u.s.fail(err, "image "+u.name)
 }
+
+// seal implements object.
+func (u *fileUpload) seal(ctx context.Context) (string, error) {
+	err := u.f.Sync()
+	if err == nil {
+		err = syncDir(filepath.Dir(u.f.Name()))
+	}
+	var id identity
+	if err == nil {
+		id, err = settledIdentity(ctx, u.f)
+	}
+	return id.String(), u.s.fail(err, "image "+u.name)
+}
+
+// uncounted implements object.
+func (u *fileUpload) uncounted() { u.puts, u.putBytes = &u.s.n.others, new(atomic.Int64) }
 
 // Commit implements Upload.
 func (u *fileUpload) Commit(ctx context.Context) (Info, error) {
@@ -304,7 +338,7 @@ func (u *fileUpload) drop() error {
 
 // dropState removes the state, durably.
 func (u *fileUpload) dropState() error {
-	path := u.s.part(u.name) + ".json"
+	path := u.s.statePath(u.name)
 	err := os.Remove(path)
 	if isAbsent(err) {
 		return nil
@@ -331,7 +365,7 @@ func (u *fileUpload) writeState() error {
 	if err != nil {
 		return err
 	}
-	path := u.s.part(u.name) + ".json"
+	path := u.s.statePath(u.name)
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

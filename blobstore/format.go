@@ -55,6 +55,9 @@ func detect(name string, size int64, head, tail []byte) (Format, int64, error) {
 	if size == 0 {
 		return bad("is empty")
 	}
+	if bytes.HasPrefix(head, []byte(manifestMagic)) {
+		return "", 0, errManifest
+	}
 	for _, f := range foreign {
 		if len(head) >= f.at && bytes.HasPrefix(head[f.at:], []byte(f.magic)) {
 			return bad("is %s, which cannot be served: %s", f.what, f.todo)

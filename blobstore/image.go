@@ -52,7 +52,7 @@ func (m *Image) Size() int64 { return m.info.Size }
 func (m *Image) stored() int64 { return min(m.info.Size, m.info.BlobSize) }
 
 // ReadAt implements block.Reader. It is one request to the store when all goes
-// well.
+// well, or one to each part of a striped image that has some of the range.
 func (m *Image) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := block.CheckRange(off, int64(len(p)), m.info.Size); err != nil {
 		return fmt.Errorf("image %s: %w", m.info.Name, err)

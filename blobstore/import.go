@@ -19,6 +19,9 @@ type ImportOptions struct {
 	// Parallel is how many writes are in flight. 0: a good number.
 	Parallel int
 
+	// Striping lays the image over several objects.
+	Striping Striping
+
 	// Checkpoint is how many bytes are stored between two checkpoints: about
 	// what a killed import has to do again. 0: a good number.
 	Checkpoint int64
@@ -53,12 +56,15 @@ func Import(ctx context.Context, s Store, src, name string, opts ImportOptions) 
 	if err := CheckName(name); err != nil {
 		return Info{}, err
 	}
+	if err := opts.Striping.Validate(); err != nil {
+		return Info{}, err
+	}
 	source, err := openSource(ctx, src, name, opts.Format)
 	if err != nil {
 		return Info{}, err
 	}
 	defer source.f.Close()
-	u, err := s.Create(ctx, name, block.Ceil(source.size, sector), source.id)
+	u, err := s.CreateStriped(ctx, name, block.Ceil(source.size, sector), source.id, opts.Striping)
 	if err != nil {
 		return Info{}, fmt.Errorf("import %s: %w", src, err)
 	}
@@ -155,7 +161,8 @@ type chunk struct {
 func newTracker(u Upload, total int64, opts ImportOptions) *tracker {
 	t := &tracker{u: u, total: total, every: opts.Checkpoint, progress: opts.Progress}
 	if t.every <= 0 {
-		t.every = importCheckpoint
+		// Each part takes a request.
+		t.every = importCheckpoint * max(1, int64(opts.Striping.Parts))
 	}
 	if t.progress == nil {
 		t.progress = func(int64, int64) {}

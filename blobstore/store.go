@@ -34,6 +34,10 @@ type Store interface {
 	// uploading it.
 	Create(ctx context.Context, name string, size int64, source string) (Upload, error)
 
+	// CreateStriped is Create for an image that is laid over several
+	// objects; to its readers it is an image like any other.
+	CreateStriped(ctx context.Context, name string, size int64, source string, s Striping) (Upload, error)
+
 	// Delete removes the image, what an unfinished upload of that name left,
 	// and its documents. ErrNotFound: there was neither image nor upload;
 	// ErrBusy: it is being uploaded.
@@ -109,6 +113,7 @@ type Info struct {
 	Label    string    `json:"label,omitempty"` // of a disc's volume, printable; "": none
 	Identity string    `json:"identity"`        // changes whenever the content does
 	Modified time.Time `json:"modified"`
+	Layout   string    `json:"layout,omitempty"` // of a striped image: where its parts are
 }
 
 // Open returns the store that cfg names. It reads files with credentials but

@@ -15,23 +15,33 @@ import (
 )
 
 func newImage(e *env) *cobra.Command {
-	var format string
+	var (
+		format     string
+		stripes    int
+		stripeSize sizeFlag
+	)
 	imp := &cobra.Command{
 		Use:   "import FILE [NAME]",
 		Short: "Copy a disk image into the store",
 		Long: `Copy a raw disk image, a fixed VHD or an ISO into the store, under NAME or the name
 of the file. Parts that are all zeros are skipped. An import that was stopped is
-continued by the same command; until it is complete nobody sees the image.`,
+continued by the same command; until it is complete nobody sees the image.
+
+With --stripes N the image is laid over N blobs, and read from all of them at once:
+for an image that is larger than one blob can be (8 TiB of Azure's page blobs), or is
+read faster than one allows (60 MiB/s).`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := filepath.Base(args[0])
 			if len(args) > 1 {
 				name = args[1]
 			}
-			return e.importImage(c.Context(), args[0], name, format)
+			return e.importImage(c.Context(), args[0], name, node.ImportOptions{Format: format, Stripes: stripes, StripeSize: node.Size(stripeSize)})
 		},
 	}
 	imp.Flags().StringVar(&format, "format", "auto", "auto, raw, vhd or iso: what the file must be")
+	imp.Flags().IntVar(&stripes, "stripes", 1, "lay the image over so many blobs")
+	imp.Flags().Var(&stripeSize, "stripe-size", "how much goes into one blob before the next, a power of two (default 256KiB)")
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"},
 		Short: "List the images in the store",
@@ -90,12 +100,15 @@ func (e *env) printImage(m node.ImageStatus) error {
 		}
 		t.row("identity", m.Identity)
 		t.row("modified", m.Modified.Local().Format(time.DateTime))
+		if m.Stripes > 0 {
+			t.row("stripes", fmt.Sprintf("%s in turn to each of %s", node.Size(m.StripeSize).Human(), count(m.Stripes, "blob")))
+		}
 	})
 }
 
-func (e *env) importImage(ctx context.Context, file, name, format string) error {
-	if format != "auto" && !slices.Contains(node.ImageFormats(), format) {
-		return usagef("--format %s: want auto, %s", format, strings.Join(node.ImageFormats(), ", "))
+func (e *env) importImage(ctx context.Context, file, name string, opts node.ImportOptions) error {
+	if opts.Format != "auto" && !slices.Contains(node.ImageFormats(), opts.Format) {
+		return usagef("--format %s: want auto, %s", opts.Format, strings.Join(node.ImageFormats(), ", "))
 	}
 	if strings.HasPrefix(file, "http://") || strings.HasPrefix(file, "https://") {
 		return usagef("%s: importing from a URL is not supported yet; download the file and import that", file)
@@ -103,9 +116,16 @@ func (e *env) importImage(ctx context.Context, file, name, format string) error 
 	if err := node.ValidImageName(name); err != nil {
 		return usagef("%v; give another NAME", err)
 	}
+	if opts.Stripes < 1 {
+		return usagef("--stripes %d: want 1 or more", opts.Stripes)
+	}
+	if err := opts.Validate(); err != nil {
+		return usagef("%v", err)
+	}
 	return e.withStore(ctx, func(s *node.Store) error {
 		p := newProgress(e.stderr, "import "+name)
-		m, err := s.Import(ctx, file, name, format, p.update)
+		opts.Progress = p.update
+		m, err := s.Import(ctx, file, name, opts)
 		p.end()
 		if err != nil && ctx.Err() != nil {
 			return fmt.Errorf("import of %s stopped at %s; run the same command again to go on", name, p.reached())

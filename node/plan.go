@@ -208,6 +208,8 @@ func (n *Node) checkImage(p *plan, now found) error {
 		err = fmt.Errorf("image %s was changed after volume %s was made of it (%s); put the old content back, or remove the volume and make a new one", v.Image, v.Name, made)
 	case errors.Is(now.err, blobstore.ErrNotFound), errors.Is(now.err, blobstore.ErrFormat):
 		err = fmt.Errorf("image %s, which volume %s was made of (%s), is not in the store %s any more; put the same content back, or remove the volume", v.Image, v.Name, made, n.store.URL())
+	case errors.Is(now.err, blobstore.ErrChanged):
+		err = fmt.Errorf("volume %s (%s) was made of an image that is not what it was: %w", v.Name, made, now.err)
 	default:
 		if errors.Is(now.err, context.DeadlineExceeded) {
 			now.err = fmt.Errorf("no answer within %v", rememberedTime)

@@ -132,4 +132,7 @@ type ImageStatus struct {
 	Label    string    `json:"label,omitempty"` // of the volume on a disc
 	Identity string    `json:"identity"`        // changes when its content does
 	Modified time.Time `json:"modified"`
+
+	Stripes    int   `json:"stripes,omitempty"`     // objects it is laid over; 0: it is one
+	StripeSize int64 `json:"stripe_size,omitempty"` // bytes in one of them before the next
 }

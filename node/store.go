@@ -66,13 +66,27 @@ func (s *Store) DeleteImage(ctx context.Context, name string) error {
 	return storeError(s.s.Delete(ctx, name))
 }
 
+// ImportOptions says how to import.
+type ImportOptions struct {
+	Format     string                  // "auto", or what the file must be
+	Stripes    int                     // objects to lay the image over; 0 or 1: one
+	StripeSize Size                    // 0: a good number
+	Progress   func(done, total int64) // is told how many of the total bytes are done
+}
+
+// Validate tells what is wrong with o.
+func (o ImportOptions) Validate() error { return storeError(o.striping().Validate()) }
+
+func (o ImportOptions) striping() blobstore.Striping {
+	return blobstore.Striping{Parts: o.Stripes, Size: int64(o.StripeSize)}
+}
+
 // Import copies a file into the store. An unfinished import of the same file
-// is continued. progress is told how many of the total bytes are done.
-// Format is "auto" or what the file must be.
-func (s *Store) Import(ctx context.Context, src, name, format string, progress func(done, total int64)) (ImageStatus, error) {
-	opts := blobstore.ImportOptions{Progress: progress}
-	if format != "auto" {
-		opts.Format = blobstore.Format(format)
+// is continued.
+func (s *Store) Import(ctx context.Context, src, name string, o ImportOptions) (ImageStatus, error) {
+	opts := blobstore.ImportOptions{Progress: o.Progress, Striping: o.striping()}
+	if o.Format != "auto" {
+		opts.Format = blobstore.Format(o.Format)
 	}
 	info, err := blobstore.Import(ctx, s.s, src, name, opts)
 	if err != nil {
@@ -110,7 +124,9 @@ func statImage(ctx context.Context, s blobstore.Store, name string) (ImageStatus
 }
 
 func imageStatus(info blobstore.Info) ImageStatus {
-	return ImageStatus{Name: info.Name, Size: info.Size, Format: string(info.Format), Label: info.Label, Identity: info.Identity, Modified: info.Modified}
+	st := info.Striping()
+	return ImageStatus{Name: info.Name, Size: info.Size, Format: string(info.Format), Label: info.Label, Identity: info.Identity, Modified: info.Modified,
+		Stripes: st.Parts, StripeSize: st.Size}
 }
 
 // storeError gives errors of the store the kinds of this package.

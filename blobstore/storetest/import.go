@@ -208,7 +208,11 @@ func testImportKilled(t *testing.T, p Place) {
 	const size = 24 << 20
 	want := Random(size, 1)
 	src := writeFile(t, "a.raw", want)
-	job, err := json.Marshal(childJob{Config: p.Config(), Source: src, Name: "a", Until: size / 2})
+	todo := childJob{Config: p.Config(), Source: src, Name: "a", Until: size / 2}
+	if p, ok := p.(StripedPlace); ok {
+		todo.Striping = p.Striping()
+	}
+	job, err := json.Marshal(todo)
 	must(t, err)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+string(job))
@@ -247,6 +251,7 @@ type childJob struct {
 	Config       blobstore.Config
 	Source, Name string
 	Until        int64
+	Striping     blobstore.Striping
 }
 
 // Child is to be called by TestMain: in a process that the suite has started
@@ -261,7 +266,7 @@ func Child() {
 	ctx := context.Background()
 	s, err := blobstore.Open(ctx, job.Config, slog.New(slog.DiscardHandler))
 	if err == nil {
-		_, err = blobstore.Import(ctx, s, job.Source, job.Name, blobstore.ImportOptions{Parallel: 1, Checkpoint: 1, Progress: func(done, _ int64) {
+		_, err = blobstore.Import(ctx, s, job.Source, job.Name, blobstore.ImportOptions{Parallel: 1, Checkpoint: 1, Striping: job.Striping, Progress: func(done, _ int64) {
 			if done >= job.Until {
 				fmt.Print(childReady)
 				select {} // until killed

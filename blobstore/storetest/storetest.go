@@ -26,6 +26,29 @@ type Place interface {
 	Put(t *testing.T, name string, content []byte)
 }
 
+// StripedPlace is a Place whose images are striped.
+type StripedPlace interface {
+	Place
+	Striping() blobstore.Striping
+}
+
+// striped is a store whose uploads are striped.
+type striped struct {
+	blobstore.Store
+	striping blobstore.Striping
+}
+
+func (s striped) Create(ctx context.Context, name string, size int64, source string) (blobstore.Upload, error) {
+	return s.CreateStriped(ctx, name, size, source, s.striping)
+}
+
+func (s striped) CreateStriped(ctx context.Context, name string, size int64, source string, st blobstore.Striping) (blobstore.Upload, error) {
+	if st == (blobstore.Striping{}) {
+		st = s.striping
+	}
+	return s.Store.CreateStriped(ctx, name, size, source, st)
+}
+
 // Run runs the suite. Each test gets a new place.
 func Run(t *testing.T, newPlace func(t *testing.T) Place) {
 	for _, c := range []struct {
@@ -84,6 +107,9 @@ func open(t *testing.T, p Place) blobstore.Store {
 			t.Errorf("%d requests still in flight", n)
 		}
 	})
+	if p, ok := p.(StripedPlace); ok {
+		return striped{s, p.Striping()}
+	}
 	return s
 }
 
