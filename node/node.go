@@ -230,7 +230,7 @@ func closeVolumes(volumes map[string]*volume) []error {
 	var wg sync.WaitGroup
 	errs := make(chan error, len(volumes))
 	for _, v := range volumes {
-		wg.Go(func() { errs <- v.dev.Close() })
+		wg.Go(func() { errs <- v.close() })
 	}
 	wg.Wait()
 	close(errs)

@@ -144,11 +144,11 @@ func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 }
 
 func (n *Node) closedVolumeStats(v meta.Volume) (overlay.Stats, error) {
-	dev, err := overlay.Open(overlay.Config{Name: v.Name, Size: v.Size, File: nowhere{}, Map: n.db.Map(v.Layer), Log: n.log})
+	l, err := overlay.OpenLayer(overlay.LayerConfig{Name: v.Name, ID: v.Layer, Size: v.Size, File: nowhere{}, Map: n.db.Map(v.Layer), Log: n.log})
 	if err != nil {
 		return overlay.Stats{}, err
 	}
-	return dev.Stats(), dev.Close()
+	return l.Stats(), l.Close()
 }
 
 // nowhere is the file of a layer or a cache that is opened only to count the

@@ -114,7 +114,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 			delete(n.volumes, p.spec.Name)
 			n.mu.Unlock()
 			if v != nil {
-				err = errors.Join(err, v.dev.Close(), n.releaseImage(v.image))
+				err = errors.Join(err, v.close(), n.releaseImage(v.image))
 			}
 			err = errors.Join(err, n.removeVolume(*p.stored))
 		}

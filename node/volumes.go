@@ -27,8 +27,9 @@ type volume struct {
 	meta  meta.Volume
 	image *image // nil: blank
 	dev   *overlay.Volume
-	unit  *lun.Disk // nil: no target shows it
-	users int       // guarded by Node.mu
+	layer *overlay.Layer // that dev writes to
+	unit  *lun.Disk      // nil: no target shows it
+	users int            // guarded by Node.mu
 }
 
 // CreateVolume makes a volume. It fails with ErrExists when there is one of
@@ -191,27 +192,31 @@ func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Inf
 		file.Close()
 		return nil, localError("volume "+m.Name, err)
 	}
-	cfg := overlay.Config{
+	log := n.log.With("volume", m.Name)
+	v.layer, err = overlay.OpenLayer(overlay.LayerConfig{
 		Name:  m.Name,
+		ID:    m.Layer,
 		Size:  m.Size,
 		File:  file,
 		Map:   n.db.Map(m.Layer),
 		Notes: notes,
 		Boot:  n.boot,
-		Log:   n.log.With("volume", m.Name),
+		Log:   log,
+	})
+	if err != nil {
+		file.Close()
+		notes.Close()
+		return nil, err
 	}
+	cfg := overlay.Config{Name: m.Name, Size: m.Size, Layers: []*overlay.Layer{v.layer}, Log: log}
 	if m.Image != "" {
 		if v.image, err = n.openImage(ctx, info); err != nil {
-			file.Close()
-			notes.Close()
-			return nil, err
+			return nil, errors.Join(err, v.layer.Close())
 		}
 		cfg.Base = v.image.cache
 	}
 	if v.dev, err = overlay.Open(cfg); err != nil {
-		file.Close()
-		notes.Close()
-		return nil, errors.Join(err, n.releaseImage(v.image))
+		return nil, errors.Join(err, v.layer.Close(), n.releaseImage(v.image))
 	}
 	n.mu.Lock()
 	n.volumes[m.Name] = v
@@ -238,8 +243,12 @@ func (n *Node) unuse(v *volume) error {
 	if !last {
 		return nil
 	}
-	return errors.Join(v.dev.Close(), n.releaseImage(v.image))
+	return errors.Join(v.close(), n.releaseImage(v.image))
 }
+
+// close ends the use of a volume and closes what it is made of, except the
+// image.
+func (v *volume) close() error { return errors.Join(v.dev.Close(), v.layer.Close()) }
 
 // openNotes opens the notes of a volume, which hold nothing when they are new.
 func (n *Node) openNotes(m meta.Volume) (*raid.File, error) {

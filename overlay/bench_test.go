@@ -34,12 +34,12 @@ func benchVolume(b *testing.B, fill bool) *Volume {
 	if err != nil {
 		b.Fatal(err)
 	}
-	v, err := Open(Config{Name: "v", Size: benchSize, File: f, Map: db.Map(1), Notes: notes, Boot: "bench"})
+	v, err := openSingle(single{Name: "v", Size: benchSize, File: f, Map: db.Map(1), Notes: notes, Boot: "bench"})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := v.Close(); err != nil {
+		if err := closeAll(v); err != nil {
 			b.Error(err)
 		}
 		db.Close()
@@ -76,7 +76,7 @@ func BenchmarkRead4K(b *testing.B) {
 	})
 	b.Run("file", func(b *testing.B) {
 		for b.Loop() {
-			if err := v.layer.file.ReadAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
+			if err := v.top().file.ReadAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -96,7 +96,7 @@ func BenchmarkOverwrite4K(b *testing.B) {
 	})
 	b.Run("file", func(b *testing.B) {
 		for b.Loop() {
-			if err := v.layer.file.WriteAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
+			if err := v.top().file.WriteAt(p, rand.Int64N(benchSize/block.Size)*block.Size); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -110,7 +110,7 @@ func BenchmarkFirstWrite4K(b *testing.B) {
 	at := func(i int) int64 { return int64(i*7919%(benchSize/block.Size)) * block.Size }
 	for name, write := range map[string]func(v *Volume, off int64) error{
 		"volume": func(v *Volume, off int64) error { _, err := v.TryWriteAt(p, off); return err },
-		"file":   func(v *Volume, off int64) error { return v.layer.file.WriteAt(p, off) },
+		"file":   func(v *Volume, off int64) error { return v.top().file.WriteAt(p, off) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -160,7 +160,7 @@ func BenchmarkFlush(b *testing.B) {
 			v := benchVolume(b, fill)
 			for i := 0; b.Loop(); i++ {
 				write(b, v, i)
-				if err := v.layer.file.Sync(); err != nil {
+				if err := v.top().file.Sync(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -124,19 +124,29 @@ func (s *sparse) finish() bool {
 	return true
 }
 
+// wait returns when no round is running.
+func (c *commits) wait() {
+	for {
+		c.mu.Lock()
+		if !c.running {
+			c.mu.Unlock()
+			return
+		}
+		if c.idle == nil {
+			c.idle = make(chan struct{})
+		}
+		idle := c.idle
+		c.mu.Unlock()
+		<-idle
+	}
+}
+
 // close refuses further rounds and returns when none is running.
 func (c *commits) close() {
 	c.mu.Lock()
 	c.closed = true
-	var idle chan struct{}
-	if c.running {
-		idle = make(chan struct{})
-		c.idle = idle
-	}
 	c.mu.Unlock()
-	if idle != nil {
-		<-idle
-	}
+	c.wait()
 }
 
 // round makes everything durable that is there now, and returns those changes
@@ -172,6 +182,33 @@ func (s *sparse) round() (emptied []Extent, err error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) == present }), nil
+}
+
+// settle makes changes of a sealed layer durable, with the bytes that were
+// written before, and then known. They are in ascending order without overlaps.
+// So nobody ever relies on a state of a sealed layer that a power cut could take
+// back.
+func (s *sparse) settle(changes []Extent) error {
+	s.alone.Lock()
+	defer s.alone.Unlock()
+	if err := s.failure(); err != nil {
+		return err
+	}
+	if s.wrote.Swap(false) {
+		if err := s.file.Sync(); err != nil {
+			return s.fail(fmt.Errorf("sync: %w", err))
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := s.disk.Append(changes); err != nil {
+		return s.mapError(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frozen = s.frozen.with(changes, s.frozen.blocks)
+	return nil
 }
 
 // mapError is what follows from err of the map. Without room nothing was done;

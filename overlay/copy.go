@@ -16,9 +16,10 @@ const copyPiece = regionSize
 //
 //	zeros                              become zeros, without data
 //	the image's, at the same offset
-//	of the same image                  become the image's: absent again
+//	of the same image                  become the image's: absent again, where no
+//	                                   sealed layer has them
 //	the image's otherwise              is read from its cache and written
-//	the layer's                        is copied by the file system, without a
+//	a layer's                          is copied by the file system, without a
 //	                                   way through memory where that can do it
 //
 // Parts of blocks at the ends are read and written. After an error each logical
@@ -28,21 +29,16 @@ func (v *Volume) CopyFrom(ctx context.Context, off int64, src block.Reader, from
 	if !ok || off%block.Size != from%block.Size {
 		return false, nil
 	}
-	leave, err := v.enter(off, n)
+	w, err := v.enter(off, n)
 	if err != nil {
 		return true, err
 	}
-	defer leave()
-	// Not waiting: two volumes that copy from each other, and are closed,
-	// would wait for one another.
-	if s != v && !s.gate.TryRLock() {
-		return true, s.wrap(block.ErrClosed)
-	} else if s != v {
-		defer s.gate.RUnlock()
-	}
-	if err := s.admit(from, n); err != nil {
+	defer w.leave()
+	ws, err := s.enter(from, n)
+	if err != nil {
 		return true, err
 	}
+	defer ws.leave()
 	if s == v && off == from {
 		return true, nil
 	}
@@ -82,7 +78,10 @@ func (c *copying) part(r block.Range) error {
 		return nil
 	}
 	p := c.buffer(r.Len())
-	if err := c.from.readQuiet(c.ctx, p, r.Off+c.shift); err != nil {
+	w := c.from.use()
+	err := c.from.readQuiet(c.ctx, w, p, r.Off+c.shift)
+	w.leave()
+	if err != nil {
 		return err
 	}
 	return c.to.writePart(c.ctx, p, r.Off)
@@ -107,19 +106,23 @@ func (c *copying) blocks(r block.Range) error {
 }
 
 // piece copies the beginning of r, up to end, that is alike in the source. done
-// is false when it was not any more after it was looked at.
+// is false when it was not any more after it was looked at, or something else
+// lies below.
 func (c *copying) piece(r block.Range) (end int64, done bool, err error) {
 	v, s := c.to, c.from
-	st, e := s.layer.at(r.Off + c.shift)
+	ws := s.use()
+	defer ws.leave()
+	l, st, e := ws.at(r.Off + c.shift)
 	r.End = min(r.End, e-c.shift)
 	do := v.markZero
+	epoch := v.view.Load().epoch
 	switch {
 	case st == present:
-		do = c.file
-	case st == absent && c.shift == 0 && s.base == v.base:
+		do = func(r block.Range) error { return c.file(l, r) }
+	case st == absent && c.shift == 0 && s.base == v.base && v.view.Load().bare(r):
 		do = v.refer
 	case st == absent:
-		below, e := s.below(r.Off+c.shift, r.End+c.shift)
+		below, e := s.image(r.Off+c.shift, r.End+c.shift)
 		r.End = e - c.shift
 		if below != present {
 			break
@@ -139,42 +142,57 @@ func (c *copying) piece(r block.Range) (end int64, done bool, err error) {
 	if err := s.within(c.source(r)); err != nil {
 		return 0, false, err
 	}
-	if err := v.layer.failure(); err != nil {
+	if err := v.view.Load().failure(); err != nil {
 		return 0, false, err
 	}
-	if !s.layer.all(c.source(r), st) {
+	if v.view.Load().epoch != epoch || s.view.Load().epoch != ws.epoch || !ws.alike(c.source(r), l, st) {
 		return 0, false, nil
 	}
 	return r.End, true, do(r)
 }
 
-// file copies blocks that are present in the source's layer. Both are locked.
-func (c *copying) file(r block.Range) error {
-	l := c.to.layer
-	done, err := l.copyFrom(r.Off, c.from.layer, r.Off+c.shift, r.Len())
+// file copies blocks that are present in the source's layer l. Both volumes are
+// locked.
+func (c *copying) file(l *Layer, r block.Range) error {
+	top := c.to.view.Load().top
+	done, err := top.copyFrom(r.Off, l.sparse, r.Off+c.shift, r.Len())
 	if !done && err == nil {
 		p := c.buffer(r.Len())
-		if _, err = c.from.layer.read(p, r.Off+c.shift, true); err == nil {
-			err = l.write(p, r.Off)
+		if _, err = l.read(p, r.Off+c.shift, true); err == nil {
+			err = top.write(p, r.Off)
 		}
 	}
-	if err != nil || l.all(r, present) {
+	if err != nil || top.all(r, present) {
 		return err
 	}
-	return l.mark(r, present)
+	return top.mark(r, present)
 }
 
-// refer makes whole blocks the image's again. The caller owns r.
+// alike tells whether all of r is in state st, and in l if it is present.
+func (w *view) alike(r block.Range, l *Layer, st state) bool {
+	for off := r.Off; off < r.End; {
+		at, got, end := w.at(off)
+		if at != l || got != st {
+			return false
+		}
+		off = end
+	}
+	return true
+}
+
+// refer makes whole blocks the image's again, which no sealed layer has. The
+// caller owns r.
 //
 // What is in the file stays until that is durable; only then its space is given
 // back. So after a crash a block is either present with what it held, or
 // absent.
 func (v *Volume) refer(r block.Range) error {
+	top := v.view.Load().top
 	for off := r.Off; off < r.End; {
-		st, end := v.layer.at(off)
+		st, end := top.at(off)
 		end = min(end, r.End)
 		if st != absent {
-			if err := v.layer.mark(block.Range{Off: off, End: end}, absent); err != nil {
+			if err := top.mark(block.Range{Off: off, End: end}, absent); err != nil {
 				return err
 			}
 		}

@@ -46,7 +46,7 @@ func TestCopy(t *testing.T) {
 			if plain {
 				file = throughMemory{file}
 			}
-			v, err := Open(Config{Name: name, Size: size, File: file, Map: r.db.Map(uint64(10 + i)), Base: base[i],
+			v, err := openSingle(single{Name: name, Size: size, File: file, Map: r.db.Map(uint64(10 + i)), Base: base[i],
 				Notes: r.exact(name+".notes", NotesSize(size)), Boot: "boot", Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
@@ -80,9 +80,9 @@ func TestCopy(t *testing.T) {
 				err = vols[i].Flush(t.Context())
 			case op < 5:
 				if rnd.IntN(2) == 0 {
-					err = vols[i].Close()
+					err = closeAll(vols[i])
 				} else { // killed
-					vols[i].layer.commits.close()
+					vols[i].top().commits.close()
 				}
 				open(i)
 			default:
@@ -122,7 +122,7 @@ func TestCopy(t *testing.T) {
 			if err := v.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, models[i]) {
 				t.Errorf("volume %d: error %v, right bytes %v", i, err, bytes.Equal(got, models[i]))
 			}
-			if err := v.Close(); err != nil {
+			if err := closeAll(v); err != nil {
 				t.Error(err)
 			}
 		}
@@ -139,15 +139,15 @@ func TestCopyTakesLeast(t *testing.T) {
 	c := r.cache(image)
 	defer c.Close()
 	open := func(name string, id uint64) *Volume {
-		v, err := Open(Config{Name: name, Size: size, File: r.file(name, size), Map: r.db.Map(id), Base: c, Log: slog.New(slog.DiscardHandler)})
+		v, err := openSingle(single{Name: name, Size: size, File: r.file(name, size), Map: r.db.Map(id), Base: c, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
 	a, b := open("a", 10), open("b", 11)
-	defer a.Close()
-	defer b.Close()
+	defer closeAll(a)
+	defer closeAll(b)
 	if err := a.Discard(t.Context(), 8<<20, 8<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestCopyTakesLeast(t *testing.T) {
 	if err := b.WriteAt(t.Context(), []byte("x"), 0); err != nil { // and waits for the punching
 		t.Fatal(err)
 	}
-	if n, err := b.layer.file.(*raid.File).Allocated(); err != nil || n > 1<<20 {
+	if n, err := b.top().file.(*raid.File).Allocated(); err != nil || n > 1<<20 {
 		t.Errorf("%d bytes are allocated (%v)", n, err)
 	}
 	// The image's blocks elsewhere have to be copied.
@@ -188,7 +188,7 @@ func TestCopyTakesLeast(t *testing.T) {
 func TestCopyRefuses(t *testing.T) {
 	r := newRig(t)
 	v := r.volume(1<<20, nil)
-	defer v.Close()
+	defer closeAll(v)
 	if done, err := v.CopyFrom(t.Context(), 0, memdev.New(1<<20), 0, 4096); done || err != nil {
 		t.Errorf("from another kind of device: done %v, %v", done, err)
 	}
@@ -200,11 +200,11 @@ func TestCopyRefuses(t *testing.T) {
 			t.Errorf("from %d to %d: %v, want ErrOutOfRange", at[1], at[0], err)
 		}
 	}
-	gone, err := Open(Config{Name: "gone", Size: 1 << 20, File: newMemFile(1 << 20), Map: &memMap{}})
+	gone, err := openSingle(single{Name: "gone", Size: 1 << 20, File: newMemFile(1 << 20), Map: &memMap{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close()
+	closeAll(gone)
 	if _, err := v.CopyFrom(t.Context(), 0, gone, 0, 4096); !errors.Is(err, block.ErrClosed) {
 		t.Errorf("from a closed volume: %v, want ErrClosed", err)
 	}
@@ -220,11 +220,11 @@ func TestCopyBothWays(t *testing.T) {
 	defer c.Close()
 	var vols [2]*Volume
 	for i := range vols {
-		v, err := Open(Config{Name: "v", Size: size, File: r.file(string(rune('a'+i)), size), Map: r.db.Map(uint64(10 + i)), Base: c, Log: slog.New(slog.DiscardHandler)})
+		v, err := openSingle(single{Name: "v", Size: size, File: r.file(string(rune('a'+i)), size), Map: r.db.Map(uint64(10 + i)), Base: c, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer v.Close()
+		defer closeAll(v)
 		vols[i] = v
 	}
 	var wg sync.WaitGroup
@@ -279,15 +279,15 @@ func TestCopyShowsNoHoles(t *testing.T) {
 	c := r.cache(memdev.Of(fillSectors(make([]byte, size), 7)))
 	defer c.Close()
 	open := func(name string) *Volume {
-		v, err := Open(Config{Name: name, Size: size, File: r.file(name, size), Map: &memMap{}, Base: c, Log: slog.New(slog.DiscardHandler)})
+		v, err := openSingle(single{Name: name, Size: size, File: r.file(name, size), Map: &memMap{}, Base: c, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
 	v, source := open("v"), open("source")
-	defer v.Close()
-	defer source.Close()
+	defer closeAll(v)
+	defer closeAll(source)
 	var readers, writers sync.WaitGroup
 	var stop atomic.Bool
 	within := func(rnd *rand.Rand) block.Range {
@@ -336,7 +336,7 @@ func TestFillUpAgain(t *testing.T) {
 	c := r.cache(memdev.Of(pattern(1 << 20)))
 	defer c.Close()
 	v := r.volume(1<<20, c)
-	defer v.Close()
+	defer closeAll(v)
 	var below [block.Size]byte
 	b := block.Range{Off: 0, End: block.Size}
 	if done, err := v.fillUp(&below, b, make([]byte, sector), 0, false); done || err != nil {

@@ -243,7 +243,7 @@ func (w *world) resize(x *worldVolume) (what string, err error) {
 func (w *world) restart(orderly bool) error {
 	if orderly {
 		for _, x := range w.vols {
-			if err := x.v.Close(); err != nil {
+			if err := closeAll(x.v); err != nil {
 				return err
 			}
 			x.h.flushed()

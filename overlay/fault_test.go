@@ -16,7 +16,7 @@ import (
 func TestFullDisk(t *testing.T) {
 	const size = 1 << 20
 	file, disk := newMemFile(size), &memMap{}
-	v, err := Open(Config{Name: "v", Size: size, File: file, Map: disk})
+	v, err := openSingle(single{Name: "v", Size: size, File: file, Map: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestFullDisk(t *testing.T) {
 	if err := v.Flush(ctx); err != nil {
 		t.Errorf("flush with room again: %v", err)
 	}
-	survivor, err := Open(Config{Name: "v", Size: size, File: file.cut(rand.New(rand.NewPCG(1, 1))), Map: disk})
+	survivor, err := openSingle(single{Name: "v", Size: size, File: file.cut(rand.New(rand.NewPCG(1, 1))), Map: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestFailedSync(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file, disk := newMemFile(1<<20), &memMap{}
-			v, err := Open(Config{Name: "v", Size: 1 << 20, File: file, Map: disk})
+			v, err := openSingle(single{Name: "v", Size: 1 << 20, File: file, Map: disk})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -164,7 +164,7 @@ func (w *world) recover(before [2]history, what string, failed error) (*world, e
 	}
 	broken := w.cache != nil && w.cache.copy.failure() != nil // keeps no more copies
 	for _, x := range w.vols {
-		if x.v.layer.failure() == nil {
+		if x.v.top().failure() == nil {
 			continue
 		}
 		broken = true

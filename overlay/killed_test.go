@@ -32,7 +32,7 @@ func TestKilled(t *testing.T) {
 		}
 		file, notes, disk := newMemFile(block.Ceil(size, block.Size)), newMemFile(NotesSize(size)), &memMap{}
 		open := func(boot string) *Volume {
-			v, err := Open(Config{Name: "v", Size: size, File: file, Map: disk, Base: base, Notes: notes, Boot: boot})
+			v, err := openSingle(single{Name: "v", Size: size, File: file, Map: disk, Base: base, Notes: notes, Boot: boot})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +64,7 @@ func TestKilled(t *testing.T) {
 			case 3:
 				err = v.Flush(t.Context())
 			case 4: // another process takes over; the old one is never heard of again
-				v.layer.commits.close()
+				v.top().commits.close()
 				file, notes = file.killed(), notes.killed()
 				v = open("first")
 			}
@@ -73,12 +73,12 @@ func TestKilled(t *testing.T) {
 			}
 			check(v, "after an operation")
 		}
-		v.layer.commits.close()
+		v.top().commits.close()
 		v = open("first")
 		if err := v.Flush(t.Context()); err != nil { // of what only the notes tell
 			t.Fatal(err)
 		}
-		v.layer.commits.close()
+		v.top().commits.close()
 		file, notes = file.cut(rnd), notes.cut(rnd)
 		check(open("second"), "after a flush and a power cut")
 	}

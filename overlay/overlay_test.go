@@ -75,7 +75,7 @@ func (r *rig) cache(image block.Reader) *Cache {
 
 func (r *rig) volume(size int64, base *Cache) *Volume {
 	r.t.Helper()
-	v, err := Open(Config{Name: "vol", Size: size, File: r.file("layer", size), Map: r.db.Map(2), Base: base, Log: slog.New(slog.DiscardHandler)})
+	v, err := openSingle(single{Name: "vol", Size: size, File: r.file("layer", size), Map: r.db.Map(2), Base: base, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestVolume(t *testing.T) {
 					v = r.volume(size, c)
 				}
 				stop := func(t *testing.T) {
-					if err := v.Close(); err != nil {
+					if err := closeAll(v); err != nil {
 						t.Errorf("close volume: %v", err)
 					}
 					if c != nil {
@@ -283,7 +283,7 @@ func TestDataRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := r.volume(size, c)
-	defer v.Close()
+	defer closeAll(v)
 	write := func(first, end int64) {
 		t.Helper()
 		if err := v.WriteAt(t.Context(), make([]byte, min(end*block.Size, size)-first*block.Size), first*block.Size); err != nil {
@@ -343,7 +343,7 @@ func TestAlignedWriteReadsNothing(t *testing.T) {
 	c := r.cache(image)
 	v := r.volume(4<<20, c)
 	defer c.Close()
-	defer v.Close()
+	defer closeAll(v)
 	if done, err := v.TryWriteAt(make([]byte, 3*block.Size), 8192); !done || err != nil {
 		t.Errorf("aligned write waits (%v, %v)", done, err)
 	}
@@ -372,7 +372,7 @@ func TestStoreGone(t *testing.T) {
 	c := r.cache(image)
 	v := r.volume(4<<20, c)
 	defer c.Close()
-	defer v.Close()
+	defer closeAll(v)
 	p := make([]byte, 4096)
 	if err := v.ReadAt(t.Context(), p, 0); err != nil {
 		t.Fatal(err)
@@ -432,7 +432,7 @@ func TestImageLargerThanVolume(t *testing.T) {
 	r := newRig(t)
 	c := r.cache(memdev.New(2 << 20))
 	defer c.Close()
-	_, err := Open(Config{Name: "v", Size: 1 << 20, File: r.file("layer", 1<<20), Map: r.db.Map(2), Base: c})
+	_, err := openSingle(single{Name: "v", Size: 1 << 20, File: r.file("layer", 1<<20), Map: r.db.Map(2), Base: c})
 	if err == nil {
 		t.Error("a volume smaller than its image was opened")
 	}
@@ -441,7 +441,7 @@ func TestImageLargerThanVolume(t *testing.T) {
 func TestClosed(t *testing.T) {
 	r := newRig(t)
 	v := r.volume(1<<20, nil)
-	if err := v.Close(); err != nil {
+	if err := closeAll(v); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Close(); err != nil {
@@ -461,7 +461,7 @@ func TestClosed(t *testing.T) {
 func TestDiscardGivesSpaceBack(t *testing.T) {
 	r := newRig(t)
 	v := r.volume(8<<20, nil)
-	defer v.Close()
+	defer closeAll(v)
 	if err := v.WriteAt(t.Context(), pattern(8<<20), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -476,7 +476,7 @@ func TestDiscardGivesSpaceBack(t *testing.T) {
 	if err := v.WriteAt(t.Context(), []byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := v.layer.file.(*raid.File).Allocated(); err != nil || n > 2<<20 {
+	if n, err := v.top().file.(*raid.File).Allocated(); err != nil || n > 2<<20 {
 		t.Errorf("%d bytes are allocated after discarding all but 1 MiB (%v)", n, err)
 	}
 	if s := v.Stats(); s.Owned != 1<<20 || s.Zero != 7<<20 || s.Absent != 0 {
@@ -488,7 +488,7 @@ func TestDiscardGivesSpaceBack(t *testing.T) {
 func TestUnflushedIsCommittedAfterAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memMap{}
-		v, err := Open(Config{Name: "v", Size: 1 << 20, File: newMemFile(1 << 20), Map: m})
+		v, err := openSingle(single{Name: "v", Size: 1 << 20, File: newMemFile(1 << 20), Map: m})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,7 +504,7 @@ func TestUnflushedIsCommittedAfterAWhile(t *testing.T) {
 		if n := len(m.durable()); n != 1 {
 			t.Errorf("%d extents durable after %v, want 1", n, commitAfter)
 		}
-		if err := v.Close(); err != nil {
+		if err := closeAll(v); err != nil {
 			t.Fatal(err)
 		}
 	})

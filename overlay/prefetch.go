@@ -22,11 +22,11 @@ const (
 // Prefetch implements block.Prefetcher: what the volume would read from the
 // image is brought into the cache.
 func (v *Volume) Prefetch(ctx context.Context, off, n int64, wait bool) error {
-	leave, err := v.enter(off, n)
+	w, err := v.enter(off, n)
 	if err != nil {
 		return err
 	}
-	leave() // a stop of the volume does not wait for the store
+	w.leave() // a stop of the volume does not wait for the store
 	if v.base == nil {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (v *Volume) prefetch(ctx context.Context, r block.Range) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(prefetchParallel)
 	for off := r.Off; off < r.End && gctx.Err() == nil; {
-		st, end := v.layer.at(off)
+		_, st, end := v.view.Load().at(off)
 		if st == absent {
 			st, end = v.base.far(off, end)
 		}

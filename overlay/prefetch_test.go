@@ -19,7 +19,7 @@ func TestPrefetch(t *testing.T) {
 	c := r.cache(image)
 	defer c.Close()
 	v := r.volume(16<<20, c)
-	defer v.Close()
+	defer closeAll(v)
 	if err := v.WriteAt(t.Context(), make([]byte, 2<<20), 3<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestPrefetchFails(t *testing.T) {
 	c := r.cache(image)
 	defer c.Close()
 	v := r.volume(4<<20, c)
-	defer v.Close()
+	defer closeAll(v)
 	if err := v.Prefetch(t.Context(), 0, 4<<20, true); !errors.Is(err, block.ErrMedium) {
 		t.Errorf("store gone: %v, want ErrMedium", err)
 	}
@@ -72,11 +72,11 @@ func TestPrefetchFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	v2, err := Open(Config{Name: "v2", Size: 4 << 20, File: newMemFile(4 << 20), Map: &memMap{}, Base: full})
+	v2, err := openSingle(single{Name: "v2", Size: 4 << 20, File: newMemFile(4 << 20), Map: &memMap{}, Base: full})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v2.Close()
+	defer closeAll(v2)
 	if err := v2.Prefetch(t.Context(), 0, 4<<20, true); !errors.Is(err, block.ErrNoSpace) {
 		t.Errorf("no room for copies: %v, want ErrNoSpace", err)
 	}
@@ -97,7 +97,7 @@ func TestPrefetchDetached(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := Open(Config{Name: "v", Size: size, File: newMemFile(size), Map: &memMap{}, Base: c})
+		v, err := openSingle(single{Name: "v", Size: size, File: newMemFile(size), Map: &memMap{}, Base: c})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestPrefetchDetached(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if err := v.Close(); err != nil {
+		if err := closeAll(v); err != nil {
 			t.Error(err)
 		}
 		if err := c.Close(); err != nil { // and synctest sees to it that nothing runs on

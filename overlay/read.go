@@ -8,36 +8,36 @@ import (
 
 // ReadAt implements block.Reader.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
-	leave, err := v.enter(off, int64(len(p)))
+	w, err := v.enter(off, int64(len(p)))
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return v.wrap(v.readQuiet(ctx, p, off))
+	defer w.leave()
+	return v.wrap(v.readQuiet(ctx, w, p, off))
 }
 
 // readQuiet fills p from off. Of what is announced in changes it sees all or
 // nothing.
-func (v *Volume) readQuiet(ctx context.Context, p []byte, off int64) error {
+func (v *Volume) readQuiet(ctx context.Context, w *view, p []byte, off int64) error {
 	seen := v.changes.before()
-	if err := v.read(ctx, p, off); err != nil || v.changes.quiet(seen) {
+	if err := v.read(ctx, w, p, off); err != nil || v.changes.quiet(seen) {
 		return err
 	}
 	r := block.Range{Off: off, End: off + int64(len(p))}
 	v.share(r)
 	defer v.unshare(r)
-	return v.read(ctx, p, off) // what had to be fetched is here by now
+	return v.read(ctx, w, p, off) // what had to be fetched is here by now
 }
 
 // read fills p from off with what is where its blocks say.
-func (v *Volume) read(ctx context.Context, p []byte, off int64) (err error) {
-	v.start(block.Range{Off: off, End: off + int64(len(p))})
+func (v *Volume) read(ctx context.Context, w *view, p []byte, off int64) (err error) {
+	v.start(w, block.Range{Off: off, End: off + int64(len(p))})
 	for len(p) > 0 {
-		st, end := v.layer.at(off)
+		l, st, end := w.at(off)
 		n := min(int64(len(p)), end-off)
 		switch st {
 		case present:
-			_, err = v.layer.read(p[:n], off, true)
+			_, err = l.read(p[:n], off, true)
 		case zero:
 			clear(p[:n])
 		default:
@@ -53,15 +53,15 @@ func (v *Volume) read(ctx context.Context, p []byte, off int64) (err error) {
 
 // start begins the fetches that reading r needs when it is in several parts,
 // so that they run in parallel.
-func (v *Volume) start(r block.Range) {
+func (v *Volume) start(w *view, r block.Range) {
 	if v.base == nil {
 		return
 	}
-	if _, end := v.layer.at(r.Off); end >= r.End {
+	if _, _, end := w.at(r.Off); end >= r.End {
 		return
 	}
 	for off := r.Off; off < r.End; {
-		st, end := v.layer.at(off)
+		_, st, end := w.at(off)
 		end = min(end, r.End)
 		if below := (block.Range{Off: off, End: min(end, v.base.Size())}); st == absent && !below.Empty() {
 			v.base.plan(below)
@@ -70,7 +70,7 @@ func (v *Volume) start(r block.Range) {
 	}
 }
 
-// readBase reads what lies below; behind the end of the image are zeros.
+// readBase reads what the image has; behind the end of the image are zeros.
 func (v *Volume) readBase(ctx context.Context, p []byte, off int64) error {
 	n := v.inBase(len(p), off)
 	clear(p[n:])
@@ -90,21 +90,19 @@ func (v *Volume) inBase(n int, off int64) int64 {
 
 // TryReadAt implements block.TryReader: it reads what is in memory.
 func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
-	if !v.gate.TryRLock() {
-		return false, nil
-	}
-	defer v.gate.RUnlock()
-	if err := v.admit(off, int64(len(p))); err != nil {
+	w, err := v.enter(off, int64(len(p)))
+	if err != nil {
 		return true, err
 	}
+	defer w.leave()
 	seen := v.changes.before()
 	for len(p) > 0 {
-		st, end := v.layer.at(off)
+		l, st, end := w.at(off)
 		n := min(int64(len(p)), end-off)
 		done := true
 		switch st {
 		case present:
-			done, err = v.layer.read(p[:n], off, false)
+			done, err = l.read(p[:n], off, false)
 		case zero:
 			clear(p[:n])
 		default:
@@ -122,14 +120,14 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 	return v.changes.quiet(seen), nil
 }
 
-// DataRanges implements block.DataRanger: what is in the layer, and below it
+// DataRanges implements block.DataRanger: what is in the layers, and below them
 // what the image may have.
 func (v *Volume) DataRanges(ctx context.Context, in block.Range, f func(block.Range) error) error {
-	leave, err := v.enter(in.Off, in.Len())
+	w, err := v.enter(in.Off, in.Len())
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer w.leave()
 	run := block.Range{} // told when it is known where it ends
 	tell := func() error {
 		if run = run.Intersect(in); run.Empty() {
@@ -141,9 +139,9 @@ func (v *Volume) DataRanges(ctx context.Context, in block.Range, f func(block.Ra
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		st, end := v.layer.at(off)
+		_, st, end := w.at(off)
 		if st == absent {
-			st, end = v.below(off, end)
+			st, end = v.image(off, end)
 		}
 		switch {
 		case st != present:
@@ -160,9 +158,9 @@ func (v *Volume) DataRanges(ctx context.Context, in block.Range, f func(block.Ra
 	return tell()
 }
 
-// below tells whether what the image has at off may be data, and until where,
+// image tells whether what the image has at off may be data, and until where,
 // at most end, that holds.
-func (v *Volume) below(off, end int64) (state, int64) {
+func (v *Volume) image(off, end int64) (state, int64) {
 	if v.base == nil || off >= v.base.Size() {
 		return zero, end
 	}

@@ -78,6 +78,19 @@ func (v *Volume) disown(r block.Range) {
 	eachRegion(r, func(i int) bool { v.regions[i].Unlock(); return true })
 }
 
+// ownAll owns all regions: nothing is written until disownAll.
+func (v *Volume) ownAll() {
+	for i := range v.regions {
+		v.regions[i].Lock()
+	}
+}
+
+func (v *Volume) disownAll() {
+	for i := range v.regions {
+		v.regions[i].Unlock()
+	}
+}
+
 // volumes counts those that were opened: their numbers are the order in which
 // regions of several are taken.
 var volumes atomic.Uint64

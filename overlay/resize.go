@@ -23,7 +23,10 @@ import (
 //     bytes that were cut off earlier must not come back
 //  2. extend file and notes; behind the old end the notes hold nothing, and
 //     the file is not asked, because the blocks are absent
-//  3. extend the index, then let the new size be seen
+//  3. extend the index
+//  4. hide what sealed layers hold behind the old end, from a time when the
+//     volume was larger, and commit
+//  5. let the new size be seen
 //
 // Shrinking:
 //
@@ -32,15 +35,19 @@ import (
 //     ran beside this could append again what was trimmed.
 //  3. give the space back: earlier, a crash would leave extents whose bytes
 //     are gone
+//
+// Over sealed layers nothing is trimmed: a crash before the new size is stored
+// would show what they hold. What is cut off is discarded instead, and that stays
+// in the durable map, beyond the end, until the volume grows again.
 func (v *Volume) Resize(ctx context.Context, size int64) error {
-	leave, err := v.enter(0, 0)
+	w, err := v.enter(0, 0)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	v.resizing.Lock()
-	defer v.resizing.Unlock()
-	old := v.size.Load()
+	defer w.leave()
+	v.changing.Lock()
+	defer v.changing.Unlock()
+	old := v.Size()
 	switch {
 	case size <= 0:
 		err = fmt.Errorf("resize to %d bytes: %w", size, block.ErrOutOfRange)
@@ -49,51 +56,123 @@ func (v *Volume) Resize(ctx context.Context, size int64) error {
 	case size > old:
 		err = v.grow(ctx, old, size)
 	case size < old:
-		err = v.shrink(old, size)
+		err = v.shrink(ctx, old, size)
 	}
 	return v.wrap(err)
 }
 
+// resized lets another size be seen.
+func (v *Volume) resized(size int64) {
+	next := v.view.Load().next()
+	next.size = size
+	v.replace(next)
+}
+
 func (v *Volume) grow(ctx context.Context, old, size int64) error {
-	if end := block.Ceil(old, block.Size); end > old {
-		r := block.Range{Off: old, End: end}
-		v.own(r)
-		err := v.layer.failure()
-		if st, _ := v.layer.at(old); err == nil && st == present {
-			err = v.layer.write(make([]byte, r.Len()), r.Off)
+	if err := v.clearTail(old); err != nil {
+		return err
+	}
+	w := v.view.Load()
+	if err := w.commit(ctx); err != nil {
+		return err
+	}
+	if err := w.top.grow(old, size); err != nil {
+		return err
+	}
+	if gained := (block.Range{Off: block.Ceil(old, block.Size), End: block.Ceil(size, block.Size)}); !gained.Empty() && !w.bare(gained) {
+		err := w.top.mark(gained, zero)
+		if err == nil {
+			err = w.commit(ctx)
 		}
-		v.disown(r)
 		if err != nil {
+			w.top.truncate(old)
 			return err
 		}
 	}
-	if err := v.layer.commit(ctx); err != nil {
-		return err
-	}
-	if err := v.layer.grow(old, size); err != nil {
-		return err
-	}
-	v.size.Store(size)
+	w.top.size.Store(size)
+	v.resized(size)
 	return nil
 }
 
-func (v *Volume) shrink(old, size int64) error {
-	if err := v.layer.failure(); err != nil {
+// clearTail makes zeros of what the last block holds behind the end of the
+// volume, if it is not whole.
+func (v *Volume) clearTail(size int64) error {
+	r := block.Range{Off: size, End: block.Ceil(size, block.Size)}
+	if r.Empty() {
+		return nil
+	}
+	v.own(r)
+	defer v.disown(r)
+	w := v.view.Load()
+	if err := w.failure(); err != nil {
 		return err
 	}
-	v.size.Store(size)
+	switch l, st, _ := w.at(size); {
+	case st != present: // also the image has nothing there
+		return nil
+	case l == w.top:
+		return w.write(make([]byte, r.Len()), r.Off)
+	default:
+		var p [block.Size]byte
+		b := r.Outward(block.Size)
+		if _, err := l.read(p[:r.Off-b.Off], b.Off, true); err != nil {
+			return err
+		}
+		if err := w.write(p[:], b.Off); err != nil {
+			return err
+		}
+		return w.top.mark(b, present)
+	}
+}
+
+func (v *Volume) shrink(ctx context.Context, old, size int64) error {
+	if err := v.view.Load().failure(); err != nil {
+		return err
+	}
+	v.resized(size)
 	gone := block.Range{Off: size, End: old}
 	v.own(gone)
 	v.disown(gone)
-	if err := v.layer.shrink(size); err != nil {
-		v.size.Store(old)
+	w := v.view.Load()
+	gone = block.Range{Off: block.Ceil(size, block.Size), End: block.Ceil(old, block.Size)}
+	var err error
+	if gone.Empty() || w.bare(gone) {
+		err = w.top.shrink(size)
+	} else if err = v.markZero(gone); err == nil {
+		if err = w.commit(ctx); err == nil {
+			w.top.truncate(size)
+		}
+	}
+	if err != nil {
+		v.resized(old)
 		return err
 	}
-	gone = block.Range{Off: block.Ceil(size, block.Size), End: block.Ceil(old, block.Size)}
-	if err := v.layer.release(gone); err != nil && v.punchLog.now() {
+	w.top.size.Store(size)
+	if err := w.top.release(gone); err != nil && v.punchLog.now() {
 		v.log.Warn("cannot give back the space of what was cut off", "volume", v.name, "error", err)
 	}
 	return nil
+}
+
+// truncate forgets what is beyond size, but not durably. Nobody writes there any
+// more.
+func (s *sparse) truncate(size int64) {
+	s.alone.Lock()
+	defer s.alone.Unlock()
+	s.excess = true
+	s.truncateLocked(size)
+}
+
+// truncateLocked forgets what is beyond size. The caller holds alone.
+func (s *sparse) truncateLocked(size int64) {
+	end := block.Ceil(size, block.Size)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.pending {
+		s.pending[i].End = min(s.pending[i].End, end)
+	}
+	s.pending = slices.DeleteFunc(s.pending, func(e Extent) bool { return e.Off >= e.End })
+	s.index.resize(end / block.Size)
 }
 
 // grow makes room for size bytes, up to now old.
@@ -131,14 +210,7 @@ func (s *sparse) shrink(size int64) error {
 	if err := s.disk.Trim(size); err != nil {
 		return s.mapError(err)
 	}
-	end := block.Ceil(size, block.Size)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range s.pending {
-		s.pending[i].End = min(s.pending[i].End, end)
-	}
-	s.pending = slices.DeleteFunc(s.pending, func(e Extent) bool { return e.Off >= e.End })
-	s.index.resize(end / block.Size)
+	s.truncateLocked(size)
 	return nil
 }
 

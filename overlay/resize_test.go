@@ -33,7 +33,7 @@ func TestResize(t *testing.T) {
 		}
 		open := func() *Volume {
 			size := int64(len(model))
-			v, err := Open(Config{Name: "v", Size: size, File: r.file("layer", size), Map: r.db.Map(2), Base: c,
+			v, err := openSingle(single{Name: "v", Size: size, File: r.file("layer", size), Map: r.db.Map(2), Base: c,
 				Notes: r.exact("notes", NotesSize(size)), Boot: "boot", Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
@@ -57,11 +57,11 @@ func TestResize(t *testing.T) {
 			case op < 7:
 				err = v.Flush(t.Context())
 			case op < 8:
-				if err = v.Close(); err == nil {
+				if err = closeAll(v); err == nil {
 					v = open()
 				}
 			case op < 9: // killed: what it had open is never heard of again
-				v.layer.commits.close()
+				v.top().commits.close()
 				v = open()
 			default:
 				next := least + rnd.Int64N(300)*512
@@ -70,7 +70,7 @@ func TestResize(t *testing.T) {
 				}
 				err = v.Resize(t.Context(), next)
 				if op == 9 && err == nil { // killed before anybody stores the new size
-					v.layer.commits.close()
+					v.top().commits.close()
 					v = open()
 					clear(model[min(size, block.Ceil(next, block.Size)):])
 					break
@@ -89,11 +89,11 @@ func TestResize(t *testing.T) {
 					t.Fatalf("step %d: error %v, right bytes %v", step, err, bytes.Equal(got, model))
 				}
 			}
-			if s := v.Stats(); s.Owned+s.Zero+s.Absent != block.Ceil(v.Size(), block.Size) {
+			if s := v.Stats(); s.Owned+s.Zero+s.Cached+s.Absent != block.Ceil(v.Size(), block.Size) {
 				t.Fatalf("step %d: %+v of %d", step, s, v.Size())
 			}
 		}
-		if err := v.Close(); err != nil {
+		if err := closeAll(v); err != nil {
 			t.Error(err)
 		}
 		err := r.db.Map(2).Load(func(e Extent) error {
@@ -121,7 +121,7 @@ func TestResizeRefuses(t *testing.T) {
 	if err := v.Resize(t.Context(), 1<<20); err != nil || v.Size() != 1<<20 {
 		t.Errorf("resize to the size of the image: %v, size %d", err, v.Size())
 	}
-	v.Close()
+	closeAll(v)
 	if err := v.Resize(t.Context(), 3<<20); !errors.Is(err, block.ErrClosed) {
 		t.Errorf("resize of a closed volume: %v, want ErrClosed", err)
 	}
@@ -133,7 +133,7 @@ func TestResizeUnderWrites(t *testing.T) {
 	const small, large = 1<<20 + 512, 8 << 20
 	r := newRig(t)
 	v := r.volume(large, nil)
-	defer v.Close()
+	defer closeAll(v)
 	keep := pattern(1 << 20)
 	if err := v.WriteAt(t.Context(), keep, 0); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestResizeUnderWrites(t *testing.T) {
 			if err := v.Resize(t.Context(), size); err != nil {
 				t.Error(err)
 			}
-			if s := v.Stats(); size == small && s.Owned+s.Zero+s.Absent != block.Ceil(small, block.Size) {
+			if s := v.Stats(); size == small && s.Owned+s.Zero+s.Cached+s.Absent != block.Ceil(small, block.Size) {
 				t.Errorf("after shrinking: %+v", s)
 			}
 		}
@@ -204,11 +204,11 @@ func TestResizeUnderWrites(t *testing.T) {
 // TestResizeFails leaves the volume as it was when there is no room.
 func TestResizeFails(t *testing.T) {
 	file, disk := newMemFile(1<<20), &memMap{}
-	v, err := Open(Config{Name: "v", Size: 1 << 20, File: file, Map: disk})
+	v, err := openSingle(single{Name: "v", Size: 1 << 20, File: file, Map: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
+	defer closeAll(v)
 	if err := v.WriteAt(t.Context(), pattern(1<<20), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -8,15 +8,15 @@ import (
 	"skylun/block"
 )
 
-// Space implements block.SpaceReporter: what the layer holds, and what its
-// members can still take.
+// Space implements block.SpaceReporter: what the layers hold, and what
+// their members can still take.
 func (v *Volume) Space(context.Context) (block.Space, error) {
-	leave, err := v.enter(0, 0)
+	w, err := v.enter(0, 0)
 	if err != nil {
 		return block.Space{}, err
 	}
-	defer leave()
-	f, ok := v.layer.file.(interface{ Free() (int64, error) })
+	defer w.leave()
+	f, ok := w.top.file.(interface{ Free() (int64, error) })
 	if !ok {
 		return block.Space{}, v.wrap(fmt.Errorf("free space: %w", errors.ErrUnsupported))
 	}
@@ -24,6 +24,10 @@ func (v *Volume) Space(context.Context) (block.Space, error) {
 	if err != nil {
 		return block.Space{}, v.wrap(localError(err))
 	}
-	used, _, _ := v.layer.counts()
-	return block.Space{Used: used, Free: free}, nil
+	s := block.Space{Free: free}
+	for _, l := range w.layers() {
+		used, _, _ := l.counts()
+		s.Used += used
+	}
+	return s, nil
 }

@@ -51,9 +51,10 @@ type sparse struct {
 	notes Notes // nil: unflushed changes do not outlive the process
 
 	mu      sync.RWMutex
-	index   *index      // guarded by mu
-	pending []Extent    // guarded by mu: state changes that are not in disk yet, oldest first
-	timer   *time.Timer // guarded by mu: commits what nobody flushes
+	index   *index[state] // guarded by mu; nil: frozen
+	frozen  *frozen       // guarded by mu: instead of index, of a layer that is sealed
+	pending []Extent      // guarded by mu: state changes that are not in disk yet, oldest first
+	timer   *time.Timer   // guarded by mu: commits what nobody flushes
 
 	alone  sync.Mutex // held by the round that runs, and by what changes the length; before mu
 	excess bool       // guarded by alone: disk knows something beyond the end
@@ -64,7 +65,7 @@ type sparse struct {
 	commits commits
 
 	// punch is called after blocks that hold nothing any more have become
-	// durable as such, to give their space back; nil: it stays.
+	// durable as such, to give their space back; nil: it stays. Guarded by mu.
 	punch func(block.Range)
 }
 
@@ -77,7 +78,7 @@ const commitAfter = 5 * time.Second
 
 // openSparse loads the map of a file of size bytes.
 func openSparse(size int64, file File, disk Map) (*sparse, error) {
-	s := &sparse{file: file, disk: disk, index: newIndex(block.Ceil(size, block.Size) / block.Size)}
+	s := &sparse{file: file, disk: disk, index: newIndex[state](block.Ceil(size, block.Size) / block.Size)}
 	err := disk.Load(func(e Extent) error {
 		first, end := e.Off/block.Size, e.End/block.Size
 		if first < 0 || first >= end || e.State >= states {
@@ -100,9 +101,16 @@ func openSparse(size int64, file File, disk Map) (*sparse, error) {
 // all bytes are in that state too.
 func (s *sparse) at(off int64) (state, int64) {
 	s.mu.RLock()
-	st, end := s.index.get(off / block.Size)
+	st, end := s.getLocked(off / block.Size)
 	s.mu.RUnlock()
 	return st, end * block.Size
+}
+
+func (s *sparse) getLocked(b int64) (state, int64) {
+	if s.frozen != nil {
+		return s.frozen.get(b)
+	}
+	return s.index.get(b)
 }
 
 // all tells whether every block that r touches is in state st.
@@ -110,7 +118,7 @@ func (s *sparse) all(r block.Range, st state) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for b, end := r.Off/block.Size, block.Ceil(r.End, block.Size)/block.Size; b < end; {
-		got, next := s.index.get(b)
+		got, next := s.getLocked(b)
 		if got != st {
 			return false
 		}
@@ -196,11 +204,14 @@ func (s *sparse) write(p []byte, off int64) error {
 
 // giveBack punches holes for blocks that are durably empty.
 func (s *sparse) giveBack(emptied []Extent) {
-	if s.punch == nil {
+	s.mu.RLock()
+	punch := s.punch
+	s.mu.RUnlock()
+	if punch == nil {
 		return
 	}
 	for _, e := range emptied {
-		s.punch(block.Range{Off: e.Off, End: e.End})
+		punch(block.Range{Off: e.Off, End: e.End})
 	}
 }
 
@@ -216,8 +227,13 @@ func (s *sparse) failure() error {
 func (s *sparse) counts() (present_, zero_, absent_ int64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	c := &s.index.counts
-	return c[present] * block.Size, c[zero] * block.Size, c[absent] * block.Size
+	count := func(st state) int64 {
+		if s.frozen != nil {
+			return s.frozen.counts[st] * block.Size
+		}
+		return s.index.count(st) * block.Size
+	}
+	return count(present), count(zero), count(absent)
 }
 
 // close commits what is pending and closes the file. No other call may run.

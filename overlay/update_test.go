@@ -25,7 +25,7 @@ func TestUpdate(t *testing.T) {
 	c := r.cache(memdev.New(3 << 20))
 	defer c.Close()
 	v := r.volume(size, c)
-	defer v.Close()
+	defer closeAll(v)
 	number := block.Range{Off: 1<<20 - 30*block.Size - 512, End: 1<<20 + 2*block.Size + 1024} // over a region's border
 	const each = 150
 	var updates, others sync.WaitGroup
@@ -109,7 +109,7 @@ func TestUpdateWritesNothing(t *testing.T) {
 	c := r.cache(memdev.Of(bytes.Clone(data)))
 	defer c.Close()
 	v := r.volume(1<<20, c)
-	defer v.Close()
+	defer closeAll(v)
 	p := make([]byte, 9000)
 	stop := errors.New("stop")
 	for _, want := range []error{nil, stop} {
@@ -143,7 +143,7 @@ func TestUpdateWritesNothing(t *testing.T) {
 func TestSpace(t *testing.T) {
 	r := newRig(t)
 	v := r.volume(8<<20, nil)
-	defer v.Close()
+	defer closeAll(v)
 	before, err := v.Space(t.Context())
 	if err != nil || before.Used != 0 || before.Free <= 0 {
 		t.Fatalf("Space: %+v, %v", before, err)

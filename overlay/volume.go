@@ -2,8 +2,10 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,32 +14,27 @@ import (
 
 // Config says what Open opens.
 type Config struct {
-	Name string // for messages
-	Size int64  // bytes; at least that of the image
-	File File   // the layer's bytes, block.Ceil(Size, block.Size) of them
-	Map  Map    // what is in File
-	Base *Cache // what lies below; nil: zeros
-	Log  *slog.Logger
-
-	// Notes, where they are given, let what was written and not flushed
-	// outlive the process, as long as the system named Boot runs.
-	Notes Notes
-	Boot  string
+	Name   string   // for messages
+	Size   int64    // bytes; at least that of the image
+	Layers []*Layer // lowest first; the last one is written to, by this volume alone, and of the volume's size
+	Base   *Cache   // what lies below all of them; nil: zeros
+	Log    *slog.Logger
 }
 
-// Volume is a disk that can be written, over the cache of an image or over
-// zeros. It is a block.Device.
+// Volume is a disk that can be written: layers over the cache of an image or
+// over zeros. It is a block.Device.
 type Volume struct {
-	name  string
-	size  atomic.Int64
-	layer *sparse
-	base  *Cache
-	log   *slog.Logger
+	name string
+	base *Cache
+	log  *slog.Logger
 
-	resizing sync.Mutex // held by Resize
+	view atomic.Pointer[view]
 
-	gate   sync.RWMutex // held shared by every call, exclusively by Close
-	closed bool         // guarded by gate
+	// changing is held by what replaces the view; that of several volumes is
+	// taken in ascending order of their numbers. Before regions.
+	changing sync.Mutex
+	old      []*view        // guarded by changing: replaced, perhaps still used
+	work     sync.WaitGroup // what the volume does by itself
 
 	// regions serialise what decides by a block's state and then changes it.
 	// A write that covers whole blocks, or parts of blocks that are present,
@@ -51,92 +48,148 @@ type Volume struct {
 	punchLog sparingly
 }
 
-// Stats are figures of a Volume in bytes; the first three add up to its size
-// in whole blocks.
+// Stats are figures of a Volume or a Layer in bytes; they add up to its size in
+// whole blocks.
 type Stats struct {
-	Owned  int64 `json:"owned_bytes"`  // in its layer
+	Owned  int64 `json:"owned_bytes"`  // in its layers
 	Zero   int64 `json:"zero_bytes"`   // discarded
-	Absent int64 `json:"absent_bytes"` // below: in the image's cache, in the store, or blank
+	Cached int64 `json:"cached_bytes"` // of the image, and local
+	Absent int64 `json:"absent_bytes"` // of the image, and only in the store; or blank
 }
 
-// Open opens a volume.
+// Open opens a volume. Its layers stay the caller's to close, after the volume.
 func Open(cfg Config) (*Volume, error) {
 	if cfg.Base != nil && cfg.Base.ImageSize() > cfg.Size {
 		return nil, fmt.Errorf("volume %s: its size %d is less than the %d of its image", cfg.Name, cfg.Size, cfg.Base.ImageSize())
 	}
-	layer, err := openSparse(cfg.Size, cfg.File, cfg.Map)
+	v := &Volume{name: cfg.Name, number: volumes.Add(1), base: cfg.Base, log: cfg.Log}
+	w, err := v.over(cfg.Layers, cfg.Size)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
+		return nil, v.wrap(err)
 	}
-	if cfg.Notes != nil {
-		if err := layer.takeNotes(cfg.Notes, cfg.Boot); err != nil {
-			return nil, fmt.Errorf("volume %s: %w", cfg.Name, err)
-		}
-	}
-	v := &Volume{name: cfg.Name, number: volumes.Add(1), layer: layer, base: cfg.Base, log: cfg.Log}
-	v.size.Store(cfg.Size)
-	layer.punch = v.punch
-	// A process that was killed may have written what nobody has synced, also
-	// without a change of states: the first flush makes up for it.
-	layer.wrote.Store(true)
+	v.view.Store(w)
 	return v, nil
 }
 
+// over returns a view of layers, the last of which v writes to from now on.
+func (v *Volume) over(layers []*Layer, size int64) (*view, error) {
+	if len(layers) == 0 {
+		return nil, errors.New("no layer to write to")
+	}
+	below, top := slices.Clone(layers[:len(layers)-1]), layers[len(layers)-1]
+	if len(layers) > chainSlots {
+		return nil, fmt.Errorf("%d layers, at most %d", len(layers), chainSlots)
+	}
+	for _, l := range below {
+		if l.claimed.Load() && !l.sealed.Load() {
+			return nil, fmt.Errorf("layer %s is being written to", l.name)
+		}
+	}
+	if top.Size() != size {
+		return nil, fmt.Errorf("layer %s has %d bytes, not the %d of the volume", top.name, top.Size(), size)
+	}
+	if err := top.claim(v); err != nil {
+		return nil, err
+	}
+	w := &view{top: top, size: size, unsynced: undurable(below), drained: make(chan struct{})}
+	for _, l := range below {
+		l.seal()
+	}
+	w.chain = newChain(below)
+	return w, nil
+}
+
 // Size implements block.Reader.
-func (v *Volume) Size() int64 { return v.size.Load() }
+func (v *Volume) Size() int64 { return v.view.Load().size }
 
 // Stats returns the figures now.
 func (v *Volume) Stats() (s Stats) {
-	s.Owned, s.Zero, s.Absent = v.layer.counts()
+	w := v.view.Load()
+	if v.base == nil && w.chain == nil && w.just == nil {
+		return w.top.Stats()
+	}
+	for off, size := int64(0), block.Ceil(w.size, block.Size); off < size; {
+		_, st, end := w.at(off)
+		end = min(end, size)
+		sum := &s.Absent
+		switch {
+		case st == present:
+			sum = &s.Owned
+		case st == zero:
+			sum = &s.Zero
+		case v.base != nil && off < v.base.Size():
+			if st, end = v.base.far(off, end); st != absent {
+				sum = &s.Cached
+			}
+		}
+		*sum += end - off
+		off = end
+	}
 	return s
 }
 
 // Flush implements block.Device.
 func (v *Volume) Flush(ctx context.Context) error {
-	leave, err := v.enter(0, 0)
+	w, err := v.enter(0, 0)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return v.wrap(v.layer.commit(ctx))
+	defer w.leave()
+	return v.wrap(w.commit(ctx))
 }
 
-// Close makes everything durable and closes the layer. Calls under way end
-// first, calls after it fail with block.ErrClosed.
+// commit makes durable what was written to the layers of w.
+func (w *view) commit(ctx context.Context) error {
+	for _, l := range w.unsynced {
+		if l.durable.Load() {
+			continue
+		}
+		if err := l.commit(ctx); err != nil {
+			return err
+		}
+	}
+	return w.top.commit(ctx)
+}
+
+// Close makes everything durable. Calls under way end first, calls after it fail
+// with block.ErrClosed.
 func (v *Volume) Close() error {
-	v.gate.Lock()
-	defer v.gate.Unlock()
-	if v.closed {
+	v.changing.Lock()
+	if v.view.Load().closed {
+		v.changing.Unlock()
 		return nil
 	}
-	v.closed = true
-	return v.wrap(v.layer.close())
+	w := v.view.Load().next()
+	w.closed = true
+	v.replace(w)
+	older := v.older()
+	v.changing.Unlock()
+	wait(older)
+	v.work.Wait()
+	return v.wrap(w.commit(context.Background()))
 }
 
-// enter begins a call on [off, off+n); leave ends it.
-func (v *Volume) enter(off, n int64) (leave func(), err error) {
-	v.gate.RLock()
-	if err := v.admit(off, n); err != nil {
-		v.gate.RUnlock()
-		return nil, err
+// enter begins a call on [off, off+n), which uses the view until it leaves it.
+func (v *Volume) enter(off, n int64) (*view, error) {
+	w := v.use()
+	if err := w.admit(off, n); err != nil {
+		w.leave()
+		return nil, v.wrap(err)
 	}
-	return v.gate.RUnlock, nil
+	return w, nil
 }
 
-// admit tells whether a call on [off, off+n) may go on. The caller holds gate.
-func (v *Volume) admit(off, n int64) error {
-	if v.closed {
-		return v.wrap(block.ErrClosed)
+// admit tells whether a call on [off, off+n) may go on.
+func (w *view) admit(off, n int64) error {
+	if w.closed {
+		return block.ErrClosed
 	}
-	if err := block.CheckRange(off, n, v.size.Load()); err != nil {
-		return v.wrap(err)
-	}
-	return nil
+	return block.CheckRange(off, n, w.size)
 }
 
 // within tells whether r is within the volume now. The caller holds r's
 // regions, so it stays that way until they are given back.
-func (v *Volume) within(r block.Range) error { return block.CheckRange(r.Off, r.Len(), v.size.Load()) }
+func (v *Volume) within(r block.Range) error { return block.CheckRange(r.Off, r.Len(), v.Size()) }
 
 func (v *Volume) wrap(err error) error {
 	if err == nil {

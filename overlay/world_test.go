@@ -175,7 +175,7 @@ func (w *world) open() error {
 		w.cache = c
 	}
 	for _, x := range w.vols {
-		v, err := Open(Config{Name: x.name, Size: x.size, File: x.file.opened(block.Ceil(x.size, block.Size)), Map: x.states, Base: w.cache,
+		v, err := openSingle(single{Name: x.name, Size: x.size, File: x.file.opened(block.Ceil(x.size, block.Size)), Map: x.states, Base: w.cache,
 			Notes: x.notes.opened(NotesSize(x.size)), Boot: fmt.Sprint("boot ", w.boot), Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
@@ -290,24 +290,7 @@ func (w *world) settle() {
 		w.cache.copy.commits.wait()
 	}
 	for _, x := range w.vols {
-		x.v.layer.commits.wait()
-	}
-}
-
-// wait returns when no round is running.
-func (c *commits) wait() {
-	for {
-		c.mu.Lock()
-		if !c.running {
-			c.mu.Unlock()
-			return
-		}
-		if c.idle == nil {
-			c.idle = make(chan struct{})
-		}
-		idle := c.idle
-		c.mu.Unlock()
-		<-idle
+		x.v.top().commits.wait()
 	}
 }
 
@@ -315,7 +298,7 @@ func (c *commits) wait() {
 func (w *world) abandon() {
 	w.settle()
 	for _, x := range w.vols {
-		x.v.layer.commits.close()
+		x.v.top().commits.close()
 	}
 	if w.cache != nil {
 		w.cache.fetches.close()
@@ -327,7 +310,7 @@ func (w *world) abandon() {
 func (w *world) close() error {
 	var errs []error
 	for _, x := range w.vols {
-		errs = append(errs, x.v.Close())
+		errs = append(errs, closeAll(x.v))
 	}
 	if w.cache != nil {
 		errs = append(errs, w.cache.Close())

@@ -18,11 +18,11 @@ import (
 // Whole blocks are written and then marked present, whatever they were before.
 // A part of a block that is not present fills the block up from below first.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
-	leave, err := v.enter(off, int64(len(p)))
+	w, err := v.enter(off, int64(len(p)))
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer w.leave()
 	r := block.Range{Off: off, End: off + int64(len(p))}
 	v.share(r)
 	done, err := v.put(p, r)
@@ -46,13 +46,11 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64) error {
 // TryWriteAt implements block.TryWriter: it writes what needs nothing from
 // below.
 func (v *Volume) TryWriteAt(p []byte, off int64) (done bool, err error) {
-	if !v.gate.TryRLock() {
-		return false, nil
-	}
-	defer v.gate.RUnlock()
-	if err := v.admit(off, int64(len(p))); err != nil {
+	w, err := v.enter(off, int64(len(p)))
+	if err != nil {
 		return true, err
 	}
+	defer w.leave()
 	r := block.Range{Off: off, End: off + int64(len(p))}
 	if !v.tryShare(r) {
 		return false, nil
@@ -65,12 +63,12 @@ func (v *Volume) TryWriteAt(p []byte, off int64) (done bool, err error) {
 // Discard implements block.Device. Whole blocks only change their state; their
 // space is given back once that is durable.
 func (v *Volume) Discard(ctx context.Context, off, n int64) error {
-	leave, err := v.enter(off, n)
+	w, err := v.enter(off, n)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	if err := v.layer.failure(); err != nil {
+	defer w.leave()
+	if err := w.failure(); err != nil {
 		return v.wrap(err)
 	}
 	head, whole, tail := split(block.Range{Off: off, End: off + n})
@@ -104,20 +102,31 @@ func split(r block.Range) (head, whole, tail block.Range) {
 // put writes p to r if r is whole blocks or all of its blocks are present. The
 // caller shares r.
 func (v *Volume) put(p []byte, r block.Range) (done bool, err error) {
-	if err := v.within(r); err != nil {
+	w := v.view.Load()
+	if err := block.CheckRange(r.Off, r.Len(), w.size); err != nil {
 		return true, err
 	}
-	owned := v.layer.all(r, present)
+	owned := w.top.all(r, present)
 	if !owned && (r.Off%block.Size != 0 || r.End%block.Size != 0) {
 		return false, nil
 	}
-	if err := v.layer.write(p, r.Off); err != nil {
+	if err := w.write(p, r.Off); err != nil {
 		return true, err
 	}
 	if owned {
 		return true, nil
 	}
-	return true, v.layer.mark(r, present)
+	return true, w.top.mark(r, present)
+}
+
+// write writes p at off to the layer that is written to.
+func (w *view) write(p []byte, off int64) error {
+	for _, l := range w.unsynced { // as a rule there is none
+		if err := l.failure(); err != nil {
+			return err
+		}
+	}
+	return w.top.write(p, off)
 }
 
 // writePart writes p at off, within one block.
@@ -128,42 +137,61 @@ func (v *Volume) writePart(ctx context.Context, p []byte, off int64) error {
 	b := block.Range{Off: off, End: off + int64(len(p))}.Outward(block.Size)
 	var below [block.Size]byte
 	for {
-		// What lies below never changes, so it is read before the block is
-		// owned: that may take as long as the store does.
-		st, _ := v.layer.at(off)
+		w := v.use()
+		// What lies below changes only when another layer comes to lie there, so
+		// it is read before the block is owned: that may take as long as the store
+		// does.
+		st, _ := w.top.at(off)
 		if st == absent {
-			if err := v.readBase(ctx, below[:], b.Off); err != nil {
+			if err := v.readBelow(ctx, w, below[:], b.Off); err != nil {
+				w.leave()
 				return err
 			}
 		}
 		v.own(b)
-		done, err := v.fillUp(&below, b, p, off, st == absent)
+		known := st == absent && v.view.Load().epoch == w.epoch
+		done, err := v.fillUp(&below, b, p, off, known)
 		v.disown(b)
+		w.leave()
 		if done {
 			return err
 		}
 	}
 }
 
+// readBelow fills p, one block, with what lies below the layer that w writes to.
+func (v *Volume) readBelow(ctx context.Context, w *view, p []byte, off int64) error {
+	switch l, st, _ := w.below(off); st {
+	case present:
+		_, err := l.read(p, off, true)
+		return err
+	case zero:
+		clear(p)
+		return nil
+	}
+	return v.readBase(ctx, p, off)
+}
+
 // fillUp writes p at off into the block b. known tells that below is what lies
 // below; done is false when it is wanted and is not. The caller owns b.
 func (v *Volume) fillUp(below *[block.Size]byte, b block.Range, p []byte, off int64, known bool) (done bool, err error) {
-	if err := v.within(block.Range{Off: off, End: off + int64(len(p))}); err != nil {
+	w := v.view.Load()
+	if err := block.CheckRange(off, int64(len(p)), w.size); err != nil {
 		return true, err
 	}
-	switch st, _ := v.layer.at(off); {
+	switch st, _ := w.top.at(off); {
 	case st == present: // perhaps only now
-		return true, v.layer.write(p, off)
+		return true, w.write(p, off)
 	case st == zero:
 		clear(below[:])
-	case !known: // absent again
+	case !known: // absent again, or something else lies below
 		return false, nil
 	}
 	copy(below[off-b.Off:], p)
-	if err := v.layer.write(below[:], b.Off); err != nil {
+	if err := w.write(below[:], b.Off); err != nil {
 		return true, err
 	}
-	return true, v.layer.mark(b, present)
+	return true, w.top.mark(b, present)
 }
 
 // clearPart makes r, within one block, read as zeros.
@@ -171,7 +199,7 @@ func (v *Volume) clearPart(ctx context.Context, r block.Range) error {
 	if r.Empty() {
 		return nil
 	}
-	if st, _ := v.layer.at(r.Off); st == zero || st == absent && v.inBase(1, r.Off) == 0 {
+	if _, st, _ := v.view.Load().at(r.Off); st == zero || st == absent && v.inBase(1, r.Off) == 0 {
 		return nil
 	}
 	var zeros [block.Size]byte
@@ -180,14 +208,15 @@ func (v *Volume) clearPart(ctx context.Context, r block.Range) error {
 
 // markZero makes whole blocks read as zeros. The caller owns r.
 func (v *Volume) markZero(r block.Range) error {
+	w := v.view.Load()
 	if v.base != nil {
-		return v.layer.mark(r, zero)
+		return w.top.mark(r, zero)
 	}
-	for off := r.Off; off < r.End; { // on a blank disk absent blocks are zeros already
-		st, end := v.layer.at(off)
+	for off := r.Off; off < r.End; { // on a blank disk blocks that no layer has are zeros already
+		_, st, end := w.at(off)
 		end = min(end, r.End)
 		if st == present {
-			if err := v.layer.mark(block.Range{Off: off, End: end}, zero); err != nil {
+			if err := w.top.mark(block.Range{Off: off, End: end}, zero); err != nil {
 				return err
 			}
 		}
@@ -199,12 +228,13 @@ func (v *Volume) markZero(r block.Range) error {
 // punchMax bounds how much of the volume is owned at a time for punching.
 const punchMax = 16 << 20
 
-// punch gives back the space of those blocks of r that still hold nothing.
-func (v *Volume) punch(r block.Range) {
+// punch gives back the space of those blocks of r that still hold nothing in l,
+// which v writes to, or did last.
+func (v *Volume) punch(l *Layer, r block.Range) {
 	for off := r.Off; off < r.End; off += punchMax {
 		part := block.Range{Off: off, End: min(off+punchMax, r.End)}
 		v.own(part)
-		err := v.punchEmpty(part)
+		err := v.punchEmpty(l, part)
 		v.disown(part)
 		if err != nil {
 			if v.punchLog.now() {
@@ -215,17 +245,22 @@ func (v *Volume) punch(r block.Range) {
 	}
 }
 
-func (v *Volume) punchEmpty(r block.Range) error {
+func (v *Volume) punchEmpty(l *Layer, r block.Range) error {
+	size := l.Size()
+	if w := v.view.Load(); w.top == l { // it may just be becoming smaller
+		size = w.size
+	}
+	r.End = min(r.End, block.Ceil(size, block.Size))
 	for off := r.Off; off < r.End; {
-		st, end := v.layer.at(off)
+		st, end := l.at(off)
 		end = min(end, r.End)
 		var err error
 		switch st {
 		case zero:
-			err = v.layer.file.Punch(off, end-off)
+			err = l.file.Punch(off, end-off)
 		case absent: // a read may still take it for present
 			v.changes.enter()
-			err = v.layer.file.Punch(off, end-off)
+			err = l.file.Punch(off, end-off)
 			v.changes.leave()
 		}
 		if err != nil {

@@ -1,0 +1,169 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"weak"
+
+	"skylun/block"
+)
+
+// LayerConfig says what OpenLayer opens.
+type LayerConfig struct {
+	Name string // for messages
+	ID   uint64 // what the caller knows it by
+	Size int64  // bytes
+	File File   // its bytes, block.Ceil(Size, block.Size) of them
+	Map  Map    // what is in File
+	Log  *slog.Logger
+
+	// Notes, where they are given, let what was written and not flushed
+	// outlive the process, as long as the system named Boot runs.
+	Notes Notes
+	Boot  string
+
+	// Sealed tells that nobody will write to it. It is for those that many lie
+	// below: their states then take less memory from the start.
+	Sealed bool
+}
+
+// Layer holds the blocks that one or more volumes have written between two
+// snapshots. One volume at most writes to it; once it is sealed, any number
+// reads it.
+type Layer struct {
+	*sparse
+	name string
+	id   uint64
+	size atomic.Int64
+	log  *slog.Logger
+
+	claimed atomic.Bool // a volume writes to it, or did
+	sealed  atomic.Bool // nobody does any more
+
+	sealing sync.Mutex  // held by Seal
+	durable atomic.Bool // sealed, and all of it is durable
+
+	chain atomic.Pointer[weak.Pointer[chain]] // that ends with it, where some volume uses it
+}
+
+// OpenLayer opens a layer, which takes over its File, Map and Notes.
+func OpenLayer(cfg LayerConfig) (*Layer, error) {
+	s, err := openSparse(cfg.Size, cfg.File, cfg.Map)
+	if err == nil && cfg.Notes != nil {
+		err = s.takeNotes(cfg.Notes, cfg.Boot)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", cfg.Name, err)
+	}
+	l := &Layer{sparse: s, name: cfg.Name, id: cfg.ID, log: cfg.Log}
+	l.size.Store(cfg.Size)
+	// A process that was killed may have written what nobody has synced, also
+	// without a change of states: the first flush makes up for it.
+	l.wrote.Store(true)
+	if cfg.Sealed {
+		l.seal()
+	}
+	return l, nil
+}
+
+// ID returns that of the configuration.
+func (l *Layer) ID() uint64 { return l.id }
+
+// Size returns its length in bytes: that of the volumes that wrote to it. It is
+// what a caller stores when it was written to, resized or merged.
+func (l *Layer) Size() int64 { return l.size.Load() }
+
+// Stats returns how much of it is in which state. What is absent is in the
+// layers below, or in the image.
+func (l *Layer) Stats() (s Stats) {
+	s.Owned, s.Zero, s.Absent = l.counts()
+	return s
+}
+
+// Close commits what is pending and closes files and notes. No volume may use
+// the layer any more.
+func (l *Layer) Close() error {
+	if err := l.close(); err != nil && !errors.Is(err, block.ErrClosed) {
+		return fmt.Errorf("layer %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// Seal makes all of a layer durable that nobody writes to any more, and drops
+// its notes: they can be removed once the layer is closed. Later calls do
+// nothing.
+func (l *Layer) Seal(ctx context.Context) error {
+	if !l.sealed.Load() {
+		return fmt.Errorf("seal layer %s: it is being written to", l.name)
+	}
+	l.sealing.Lock()
+	defer l.sealing.Unlock()
+	if l.durable.Load() {
+		return nil
+	}
+	err := l.commit(ctx)
+	if err == nil {
+		l.commits.wait() // for holes that are being punched: merging may write there
+		err = l.dropNotes()
+	}
+	if err != nil {
+		return fmt.Errorf("seal layer %s: %w", l.name, err)
+	}
+	l.durable.Store(true)
+	return nil
+}
+
+// claim makes l the layer that v writes to.
+func (l *Layer) claim(v *Volume) error {
+	if l.sealed.Load() || !l.claimed.CompareAndSwap(false, true) {
+		return fmt.Errorf("layer %s is sealed, or written to by another volume", l.name)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.punch = func(r block.Range) { v.punch(l, r) }
+	return nil
+}
+
+// unclaim takes claim back, when nothing was written.
+func (l *Layer) unclaim() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.punch = nil
+	l.claimed.Store(false)
+}
+
+// seal ends writing. The states take less memory from now on.
+func (l *Layer) seal() {
+	l.sealed.Store(true)
+	l.freeze()
+}
+
+// blocks returns the number of blocks that it knows states of.
+func (l *Layer) blocks() int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.frozen != nil {
+		return l.frozen.blocks
+	}
+	return l.index.blocks
+}
+
+// dropNotes forgets what was noted, all of which is durable. No notes are made
+// any more.
+func (s *sparse) dropNotes() error {
+	s.alone.Lock()
+	defer s.alone.Unlock()
+	if s.notes == nil {
+		return nil
+	}
+	if err := s.notes.Clear(); err != nil {
+		return localError(err)
+	}
+	err := s.notes.Close()
+	s.notes = nil
+	return localError(err)
+}
