@@ -95,7 +95,8 @@ func (f *fake) Status(context.Context) (node.Status, error) {
 	return node.Status{
 		Node: `odd "name"`, Version: "1", Started: time.Unix(1700000000, 0),
 		Volumes: []node.VolumeStatus{f.volume},
-		Caches:  []node.CacheStatus{{Image: "a/b.vhd", Identity: "x", Size: 10, Cached: 4, Absent: 6, Misses: 3}},
+		Caches:  []node.CacheStatus{{Image: "a/b.vhd", Identity: "x", Size: 10, Cached: 4, Absent: 6, Misses: 3,
+			Prefetch: &node.PrefetchStatus{Strategy: "idle", State: "yielding", Rate: 100, Left: 7, Filled: 11, Shared: 13}}, {Image: "closed"}},
 		SCSI:    node.CommandStatus{Commands: 7},
 	}, nil
 }
@@ -366,6 +367,11 @@ func TestMetrics(t *testing.T) {
 		`skylun_volume_size_bytes{volume="v1"} 4096`,
 		`skylun_cache_misses_total{image="a/b.vhd",identity="x"} 3`,
 		"# TYPE skylun_cache_absent_bytes gauge",
+		`skylun_prefetch_state{image="a/b.vhd",identity="x",strategy="idle",state="yielding"} 1`,
+		`skylun_prefetch_rate_bytes{image="a/b.vhd",identity="x"} 100`,
+		`skylun_prefetch_left_seconds{image="a/b.vhd",identity="x"} 7`,
+		`skylun_prefetch_filled_bytes_total{image="a/b.vhd",identity="x"} 11`,
+		`skylun_cache_shared_bytes_total{image="a/b.vhd",identity="x"} 13`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("no line %s in\n%s", want, body)

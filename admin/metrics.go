@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"skylun/node"
@@ -84,6 +85,27 @@ func metricsText(s node.Status) []byte {
 	caches("cache_misses_total", "counter", "Reads of the image that needed the store.", func(c node.CacheStatus) any { return c.Misses })
 	caches("cache_fetches_total", "counter", "Ranged reads of the store for the image.", func(c node.CacheStatus) any { return c.Fetches })
 	caches("cache_fetched_bytes_total", "counter", "Bytes fetched from the store for the image.", func(c node.CacheStatus) any { return c.FetchedBytes })
+
+	open := slices.DeleteFunc(slices.Clone(s.Caches), func(c node.CacheStatus) bool { return c.Prefetch == nil })
+	prefetch := func(name, kind, help string, f func(node.PrefetchStatus) any) {
+		metric(name, kind, help)
+		for _, c := range open {
+			value(name, f(*c.Prefetch), "image", c.Image, "identity", c.Identity)
+		}
+	}
+	metric("prefetch_state", "gauge", "1 for what the prefetch of an image is doing, with the strategy that its disks ask for.")
+	for _, c := range open {
+		value("prefetch_state", 1, "image", c.Image, "identity", c.Identity, "strategy", c.Prefetch.Strategy, "state", string(c.Prefetch.State))
+	}
+	prefetch("prefetch_rate_bytes", "gauge", "Bytes per second that filling has brought lately.", func(p node.PrefetchStatus) any { return p.Rate })
+	prefetch("prefetch_left_seconds", "gauge", "Until all is local at that rate; 0: unknown, or complete.", func(p node.PrefetchStatus) any { return p.Left })
+	prefetch("prefetch_filled_bytes_total", "counter", "Bytes brought to have the whole image.", func(p node.PrefetchStatus) any { return p.Filled })
+	prefetch("prefetch_ahead_bytes_total", "counter", "Bytes brought ahead of sequential readers.", func(p node.PrefetchStatus) any { return p.Ahead })
+	prefetch("prefetch_used_bytes_total", "counter", "Of both, where somebody has then read.", func(p node.PrefetchStatus) any { return p.Used })
+	prefetch("prefetch_hits_total", "counter", "First reads of a region that prefetch had brought.", func(p node.PrefetchStatus) any { return p.Hits })
+	prefetch("prefetch_late_total", "counter", "Reads that waited for a prefetch under way.", func(p node.PrefetchStatus) any { return p.Late })
+	prefetch("prefetch_errors_total", "counter", "Prefetches that failed and are tried again.", func(p node.PrefetchStatus) any { return p.Errors })
+	prefetch("cache_shared_bytes_total", "counter", "Bytes not fetched again because another disk of the image had them fetched.", func(p node.PrefetchStatus) any { return p.Shared })
 	return b.Bytes()
 }
 

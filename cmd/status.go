@@ -14,11 +14,23 @@ import (
 )
 
 func newStatus(e *env) *cobra.Command {
-	return &cobra.Command{
+	var (
+		watch bool
+		every time.Duration
+	)
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running node exports, to whom, and how much is local",
-		Args:  cobra.NoArgs,
+		Long: `Show what the running node exports, to whom, and how much is local.
+
+With --watch it goes on until it is stopped: on a terminal the text is drawn anew,
+elsewhere there is a line for each disk of an image each time. With -o json there
+is one document a line.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if every < 100*time.Millisecond {
+				return usagef("--every %v: want 100ms or more", every)
+			}
 			s, err := e.load()
 			if err != nil {
 				return err
@@ -28,6 +40,9 @@ func newStatus(e *env) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, client.Close()) }()
+			if watch {
+				return e.watch(c.Context(), client, every)
+			}
 			st, err := client.Status(c.Context())
 			if err != nil {
 				return err
@@ -35,6 +50,9 @@ func newStatus(e *env) *cobra.Command {
 			return e.print(st, func(t *table) { statusText(t, st, time.Now()) })
 		},
 	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on until stopped")
+	cmd.Flags().DurationVar(&every, "every", time.Second, "how often, with --watch")
+	return cmd
 }
 
 func statusText(t *table, s node.Status, now time.Time) {
@@ -72,6 +90,15 @@ func statusText(t *table, s node.Status, now time.Time) {
 		for _, c := range s.Caches {
 			t.row(c.Image, node.Size(c.Size).Human(), node.Percent(c.Local()), node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
 				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(append(c.Volumes, c.Drives...), ","))
+		}
+	}
+	if uses := imageUses(s); len(uses) > 0 {
+		t.row()
+		t.row("DISK", "IMAGE", "LOCAL", "PREFETCH", "STATE", "RATE", "LEFT", "AHEAD", "USED", "SHARED", "WHY")
+		for _, u := range uses {
+			p := u.cache.Prefetch
+			t.row(u.disk, u.cache.Image, node.Percent(u.cache.Local()), p.Strategy, p.State, rate(p.Rate), left(p.Left),
+				node.Size(p.Filled+p.Ahead).Human(), node.Size(p.Used).Human(), node.Size(p.Shared).Human(), cmp.Or(p.Reason, "-"))
 		}
 	}
 	if s.SCSI.Sessions > 0 {

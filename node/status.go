@@ -103,8 +103,11 @@ type CacheStatus struct {
 	Fetches      uint64 `json:"fetches"`
 	FetchedBytes uint64 `json:"fetched_bytes"`
 
-	Prefetch *overlay.PrefetchStats `json:"prefetch,omitempty"` // of an image that is open
+	Prefetch *PrefetchStatus `json:"prefetch,omitempty"` // of an image that is open
 }
+
+// PrefetchStatus is what is brought of an image before it is read.
+type PrefetchStatus = overlay.PrefetchStats
 
 // Local returns how much of the image needs no store, between 0 and 1.
 func (c CacheStatus) Local() float64 {
