@@ -36,8 +36,8 @@ const (
 	traceRuns   = 32 << 10
 	traceBlocks = 1 << 30 / block.Size // as many as a profile has room for
 
-	traceWords  = 512
-	traceSpan = traceWords * 64
+	traceWords = 512
+	traceSpan  = traceWords * 64
 )
 
 type traceChunk [traceWords]atomic.Uint64

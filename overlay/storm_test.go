@@ -1,0 +1,157 @@
+package overlay
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"skylun/block"
+	"skylun/test/boottrace"
+)
+
+// shapedImage is an image behind a link: every read has a latency, and all
+// together share the bandwidth. What is at an offset says so itself.
+type shapedImage struct {
+	size      int64
+	latency   time.Duration
+	bandwidth int64 // bytes/s
+
+	mu      sync.Mutex
+	free    time.Time // when the link is
+	fetched int64
+	reads   int
+}
+
+func (s *shapedImage) Size() int64 { return s.size }
+
+func (s *shapedImage) ReadAt(ctx context.Context, p []byte, off int64) error {
+	s.mu.Lock()
+	// The answer begins after the latency, and after those before it.
+	begin := time.Now().Add(s.latency)
+	if s.free.After(begin) {
+		begin = s.free
+	}
+	end := begin.Add(time.Duration(int64(len(p)) * int64(time.Second) / s.bandwidth))
+	s.free = end
+	s.fetched += int64(len(p))
+	s.reads++
+	s.mu.Unlock()
+	select {
+	case <-time.After(time.Until(end)):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for i := 0; i < len(p); i += 512 {
+		binary.LittleEndian.PutUint64(p[i:], uint64(off)+uint64(i))
+	}
+	return nil
+}
+
+const volumesAtMost = 64
+
+// storm is how a boot storm went.
+type storm struct {
+	took    time.Duration
+	fetched int64
+	reads   int
+}
+
+func (s storm) String() string {
+	return fmt.Sprintf("%v, %d bytes fetched with %d requests", s.took, s.fetched, s.reads)
+}
+
+// boot has n volumes of one image, which nobody has read so far, replay the
+// trace at the same time, in the bubble's time. What the profile names is
+// brought meanwhile.
+func boot(t *testing.T, trace boottrace.Trace, size int64, n int, profile []block.Range) (s storm) {
+	synctest.Test(t, func(t *testing.T) {
+		image := &shapedImage{size: size, latency: 20 * time.Millisecond, bandwidth: 200e6}
+		r := newRig(t)
+		c := r.cache(image)
+		var vs []*Volume
+		for i := range n {
+			vs = append(vs, r.volumeOf(i, size, c))
+		}
+		begin := time.Now()
+		var wg sync.WaitGroup
+		if profile != nil {
+			wg.Go(func() {
+				if err := c.Replay(t.Context(), profile); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i, v := range vs {
+			wg.Go(func() {
+				// No two guests are equally fast; the first one is in the middle.
+				pace := 1 + float64(i*37%volumesAtMost)/volumesAtMost*0.4 - 0.2
+				if i == 0 {
+					pace = 1
+				}
+				if err := trace.Replay(t.Context(), pace, func(ctx context.Context, p []byte, off int64) error {
+					done, err := v.TryReadAt(p, off)
+					if !done {
+						err = v.ReadAt(ctx, p, off)
+					}
+					if got := binary.LittleEndian.Uint64(p); err == nil && got != uint64(off) {
+						err = fmt.Errorf("at %d is what belongs to %d", off, got)
+					}
+					return err
+				}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		s = storm{time.Since(begin), image.fetched, image.reads}
+		for _, v := range vs {
+			if err := v.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// TestBootStorm: as many guests as one likes boot of one image in the time of
+// one, and what they read is fetched once; with a profile sooner.
+func TestBootStorm(t *testing.T) {
+	const size, volumes = 1 << 30, volumesAtMost
+	trace := boottrace.Linux(size, 32<<20, 1)
+	distinct, bytes := trace.Distinct()
+	one := boot(t, trace, size, 1, nil)
+	all := boot(t, trace, size, volumes, nil)
+	ahead := boot(t, trace, size, volumes, distinct)
+	t.Logf("%d reads of %d bytes in %d ranges", trace.Reads(), bytes, len(distinct))
+	t.Logf("one volume:         %v", one)
+	t.Logf("%d volumes:         %v", volumes, all)
+	t.Logf("%d with a profile:  %v", volumes, ahead)
+	if all.took > one.took*3/2 {
+		t.Errorf("%d volumes took %v, one took %v", volumes, all.took, one.took)
+	}
+	if all.fetched > one.fetched*11/10 {
+		t.Errorf("%d volumes fetched %d bytes, one fetched %d", volumes, all.fetched, one.fetched)
+	}
+	if ahead.took > one.took/3 {
+		t.Errorf("with a profile %d volumes took %v, one without took %v", volumes, ahead.took, one.took)
+	}
+}
+
+// volumeOf is volume for the i'th of several.
+func (r *rig) volumeOf(i int, size int64, base *Cache) *Volume {
+	r.t.Helper()
+	v, err := openSingle(single{Name: fmt.Sprint("vol", i), Size: size, File: r.file(fmt.Sprint("layer", i), size),
+		Map: r.db.Map(uint64(100 + i)), Base: base, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return v
+}
