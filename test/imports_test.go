@@ -57,6 +57,8 @@ var places = []struct {
 	{"github.com/lmittmann/tint", []string{"cmd/"}, "a logger is passed in; how it prints is cmd's"},
 	{"github.com/schollz/progressbar", []string{"cmd/"}, "as tint: the others report progress to a function"},
 	{"golang.org/x/term", []string{"cmd/"}, "only the command line has a terminal"},
+	{"github.com/Shopify/toxiproxy", []string{"test/toxic/"}, "links that fail, for tests"},
+	{"github.com/rs/zerolog", []string{"test/toxic/"}, "toxiproxy logs with it"},
 	{"golang.org/x/sync", []string{""}, "of the Go project"},
 	{"golang.org/x/sys", []string{""}, "of the Go project"},
 }
