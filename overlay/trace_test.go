@@ -169,7 +169,7 @@ func TestTraceAlloc(t *testing.T) {
 	c := r.cache(memdev.Of(pattern(size)))
 	defer c.Close()
 	p := make([]byte, 4096)
-	if err := c.ReadAt(t.Context(), make([]byte, size), 0); err != nil {
+	if err := c.Replay(t.Context(), []block.Range{{Off: 0, End: size}}); err != nil {
 		t.Fatal(err)
 	}
 	tr := c.Trace()
