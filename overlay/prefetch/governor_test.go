@@ -1,0 +1,97 @@
+package prefetch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+const mib = 1 << 20
+
+// stores are those the claims are checked with.
+var stores = map[string]store{
+	"near":      {latency: 2 * time.Millisecond, spread: 0.3, bandwidth: 400e6},
+	"region":    {latency: 20 * time.Millisecond, spread: 0.3, bandwidth: 200e6},
+	"page blob": {latency: 15 * time.Millisecond, spread: 0.4, bandwidth: 60 * mib, requests: 500},
+	"far":       {latency: 80 * time.Millisecond, spread: 0.2, bandwidth: 30e6},
+	"slow":      {latency: 30 * time.Millisecond, spread: 0.3, bandwidth: 5e6},
+}
+
+// TestFillAlone compares a fill with a plain parallel download.
+func TestFillAlone(t *testing.T) {
+	for name, st := range stores {
+		t.Run(name, func(t *testing.T) {
+			const d = 5 * time.Minute
+			best := plain(1, st, 32, mib, d)
+			s := newSim(1, st)
+			s.fill = true
+			s.pump()
+			s.run(d)
+			got := float64(s.filled) / d.Seconds()
+			t.Logf("%.0f MB/s of %.0f, %.2f; throttled %d; %v", got/1e6, best/1e6, got/best, s.store.throttled, fmt.Sprint(s.gov.State()))
+			if got < 0.9*best {
+				t.Errorf("fills bring %.2f of what a plain download does, want 0.9", got/best)
+			}
+		})
+	}
+}
+
+// TestReadersDoNotSuffer compares the latency of readers with and without a
+// fill.
+func TestReadersDoNotSuffer(t *testing.T) {
+	for name, st := range stores {
+		for _, think := range []time.Duration{5 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
+			for mode, modeName := range []string{"idle", "full"} {
+				t.Run(fmt.Sprintf("%s/%v/%s", name, think, modeName), func(t *testing.T) {
+					measure := func(fill bool) *sim {
+						s := newSim(7, st)
+						s.fill, s.mode = fill, Mode(mode)
+						s.reader(64<<10, s.exponential(think))
+						s.pump()
+						s.run(3000 * max(think, 40*time.Millisecond))
+						return s
+					}
+					alone, with := measure(false), measure(true)
+					a, w := percentile(alone.misses, 0.99), percentile(with.misses, 0.99)
+					am, wm := percentile(alone.misses, 0.5), percentile(with.misses, 0.5)
+					t.Logf("p99 %v -> %v (%.2f), median %v -> %v (%.2f), filled %.0f MB/s", a, w, float64(w)/float64(a), am, wm, float64(wm)/float64(am), float64(with.filled)/with.now.Sub(simStart).Seconds()/1e6)
+					if float64(w) > 1.1*float64(a) {
+						t.Errorf("99th percentile %v with a fill, %v without", w, a)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestReadersKeepTheirThroughput has readers that use half of the link.
+func TestReadersKeepTheirThroughput(t *testing.T) {
+	for name, st := range stores {
+		for mode, modeName := range []string{"idle", "full"} {
+			t.Run(name+"/"+modeName, func(t *testing.T) {
+				const n = 256 << 10
+				measure := func(fill bool) *sim {
+					s := newSim(3, st)
+					s.fill, s.mode = fill, Mode(mode)
+					// Each takes latency and transfer; so many use half.
+					one := st.latency.Seconds() + n/st.bandwidth
+					for range max(1, int(0.5*st.bandwidth*one/n+0.5)) {
+						s.reader(n, func() time.Duration { return 0 })
+					}
+					s.pump()
+					s.run(2 * time.Minute)
+					return s
+				}
+				alone, with := measure(false), measure(true)
+				ratio := float64(with.guestBytes) / float64(alone.guestBytes)
+				t.Logf("alone %.0f%% of the link, keeps %.3f, filled %.1f MB/s", 100*float64(alone.guestBytes)/120/st.bandwidth, ratio, float64(with.filled)/120e6)
+				if ratio < 0.95 {
+					t.Errorf("readers keep %.3f of their throughput, want 0.95", ratio)
+				}
+				if with.filled == 0 {
+					t.Error("nothing was filled at all")
+				}
+			})
+		}
+	}
+}
