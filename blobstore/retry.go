@@ -39,7 +39,7 @@ func retry(ctx context.Context, total time.Duration, n *counters, log *slog.Logg
 		}
 		n.errors.Add(1)
 		if f.err.kind == ErrThrottled {
-			n.throttled.Add(1)
+			n.refused(time.Now(), f.after)
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -1,6 +1,9 @@
 package blobstore
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats counts what a Store has done. Every request that was sent counts, also
 // one that failed and one that was sent again.
@@ -14,10 +17,23 @@ type Stats struct {
 	Retries   int64 `json:"retries"`   // requests that were sent again
 	Throttled int64 `json:"throttled"` // requests the store refused for being too many
 	InFlight  int64 `json:"in_flight"` // requests not answered yet
+
+	ThrottledUntil time.Time `json:"-"` // until when it last asked to be left alone
 }
 
 type counters struct {
 	gets, getBytes, puts, putBytes, others, errors, retries, throttled, inFlight atomic.Int64
+
+	until atomic.Int64 // Unix time in ns until when the store asked to be left alone
+}
+
+// refused counts a request that was refused for being too many; the store
+// wants to be left alone for some time, 0: it did not say for how long.
+func (c *counters) refused(now time.Time, after time.Duration) {
+	if until := now.Add(after).UnixNano(); until > c.until.Load() {
+		c.until.Store(until)
+	}
+	c.throttled.Add(1)
 }
 
 func (c *counters) stats() Stats {
@@ -31,5 +47,7 @@ func (c *counters) stats() Stats {
 		Retries:   c.retries.Load(),
 		Throttled: c.throttled.Load(),
 		InFlight:  c.inFlight.Load(),
+
+		ThrottledUntil: time.Unix(0, c.until.Load()),
 	}
 }

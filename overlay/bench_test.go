@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -9,7 +8,6 @@ import (
 	"skylun/block"
 	"skylun/meta"
 	"skylun/raid"
-	"skylun/test/memdev"
 )
 
 // The benchmarks compare a call through a volume with the same call on its
@@ -164,45 +162,6 @@ func BenchmarkFlush(b *testing.B) {
 				write(b, v, i)
 				if err := v.top().file.Sync(); err != nil {
 					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkCachedRead4K reads blocks of an image that are in its cache, with
-// checksums and without.
-func BenchmarkCachedRead4K(b *testing.B) {
-	const size = 64 << 20
-	for _, sums := range []bool{false, true} {
-		array, err := raid.Open([]string{b.TempDir()})
-		if err != nil {
-			b.Fatal(err)
-		}
-		f, err := array.Create("cache", size)
-		if err != nil {
-			b.Fatal(err)
-		}
-		cfg := CacheConfig{Name: "image", Image: memdev.Of(pattern(size)), File: f, Map: &memMap{}}
-		if sums {
-			if cfg.Sums, err = array.Create("sums", SumsSize(size)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		c, err := OpenCache(cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { c.Close() })
-		if err := c.Fill(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-		p := make([]byte, block.Size)
-		b.Run(fmt.Sprintf("sums=%v", sums), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if done, err := c.TryReadAt(p, rand.Int64N(size/block.Size)*block.Size); !done || err != nil {
-					b.Fatal(done, err)
 				}
 			}
 		})

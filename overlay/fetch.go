@@ -5,27 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"skylun/block"
 )
 
 // A fetch is one ranged read of the image, done once for all who want any of
-// its bytes. It takes a little more than was asked for, because a request to
-// the store costs milliseconds and neighbours are wanted soon, but never what
-// is here already, under way, or known to be empty.
+// its bytes. What a reader waits for takes a little more than was asked for,
+// because a request to the store costs milliseconds and neighbours are wanted
+// soon (prefetch.Sizer says how much), but never what is here already, under
+// way, or known to be empty.
+//
+// Prefetch is not in the way of readers: its fetches have limits of their own
+// (ahead.go, prefetcher.go), and come into the list when they are
+// sent, so who meets one there waits for nothing but the store.
 //
 // A fetch stays in the list until its bytes are in the file and marked
 // present. So who looks under the list's lock finds each absent block either
 // in a fetch or not asked for.
 const (
-	fetchGrain    = 128 << 10 // a fetch begins and ends on a multiple of this where it may
-	fetchMax      = 1 << 20   // and is no longer than this
-	fetchParallel = 32        // fetches of one image that read the store at a time
-	fetchKeep     = 64 << 20  // bytes waiting to be stored; above this a copy is not kept
+	fetchMax      = 1 << 20  // one for a reader or a stream is no longer than this
+	fetchParallel = 32       // fetches of one image for readers that read the store at a time
+	fetchKeep     = 64 << 20 // bytes waiting to be stored; above this a copy is not kept
+)
+
+// purpose is for whom a fetch was begun.
+type purpose uint8
+
+const (
+	forReader purpose = iota // somebody waits
+	forStream                // ahead of a sequential reader
+	forFill                  // to have all of the image
 )
 
 type fetch struct {
 	r    block.Range
+	why  purpose
 	done chan struct{}
 	data []byte // r's bytes, valid once done is closed and err is nil
 	err  error
@@ -88,13 +103,7 @@ func (c *Cache) next(r block.Range) piece {
 	if st != absent {
 		return piece{r: r.Intersect(run), state: st}
 	}
-	// The first fetch that ends behind r.Off covers it or follows it.
-	i, _ := slices.BinarySearchFunc(f.list, r.Off, func(o *fetch, off int64) int {
-		if o.r.End <= off {
-			return -1
-		}
-		return 1
-	})
+	i := f.search(r.Off)
 	if i < len(f.list) {
 		if o := f.list[i]; o.r.Off <= r.Off {
 			return piece{r: r.Intersect(o.r), fetch: o}
@@ -106,8 +115,9 @@ func (c *Cache) next(r block.Range) piece {
 	}
 	// Widen what is wanted to the grain, within the run.
 	want := r.Intersect(run).Outward(block.Size)
-	want.End = min(want.End, block.Floor(want.Off, fetchGrain)+fetchMax)
-	o := &fetch{r: want.Outward(fetchGrain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
+	grain := f.sizer.Size()
+	want.End = min(want.End, block.Floor(want.Off, grain)+fetchMax)
+	o := &fetch{r: want.Outward(grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
 	if f.closed {
 		o.err = block.ErrClosed
 		close(o.done)
@@ -119,11 +129,70 @@ func (c *Cache) next(r block.Range) piece {
 	return piece{r: r.Intersect(o.r), fetch: o}
 }
 
+// search returns the place in the list of the first fetch that ends behind
+// off: it covers off or follows it. The caller holds mu.
+func (f *fetches) search(off int64) int {
+	i, _ := slices.BinarySearchFunc(f.list, off, func(o *fetch, off int64) int {
+		if o.r.End <= off {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// free returns the first part of r that no fetch covers.
+func (f *fetches) free(r block.Range) block.Range {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.freeLocked(r)
+}
+
+func (f *fetches) freeLocked(r block.Range) block.Range {
+	for i := f.search(r.Off); i < len(f.list) && !r.Empty(); i++ {
+		o := f.list[i].r
+		if o.Off > r.Off {
+			r.End = min(r.End, o.Off)
+			break
+		}
+		r.Off = o.End
+	}
+	return r
+}
+
+// begin starts a fetch that nobody waits for, of what r begins with, as far as
+// it is still to be fetched, and returns it; nil: nothing is, or the cache closes.
+// after, if any, is called when the fetch has been settled.
+func (c *Cache) begin(r block.Range, why purpose, after func(o *fetch)) *fetch {
+	f := &c.fetches
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r = f.freeLocked(r)
+	if f.closed || r.Empty() {
+		return nil
+	}
+	st, end := c.copy.at(r.Off)
+	if r.End = min(r.End, end); st != absent {
+		return nil
+	}
+	o := &fetch{r: r, why: why, done: make(chan struct{}), settled: make(chan struct{})}
+	f.list = slices.Insert(f.list, f.search(r.Off), o)
+	c.prefetched.begun(o)
+	f.run.Go(func() {
+		c.fetch(o)
+		c.settled(o)
+		if after != nil {
+			after(o)
+		}
+	})
+	return o
+}
+
 // fetch reads o's bytes, answers, and then keeps them.
 func (c *Cache) fetch(o *fetch) {
 	f := &c.fetches
 	defer close(o.settled)
-	o.data, o.err = c.read(o.r)
+	o.data, o.err = c.read(o)
 	if o.err != nil {
 		c.counts.failed.Add(1)
 		if f.ctx.Err() == nil && c.fetchLog.now() {
@@ -145,15 +214,18 @@ func (c *Cache) remove(o *fetch) {
 	f.list = slices.DeleteFunc(f.list, func(x *fetch) bool { return x == o })
 }
 
-// read reads r from the image; behind its end are zeros.
-func (c *Cache) read(r block.Range) ([]byte, error) {
-	f := &c.fetches
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	case <-f.ctx.Done():
-		return nil, block.ErrClosed
+// read reads o's bytes from the image; behind its end are zeros.
+func (c *Cache) read(o *fetch) ([]byte, error) {
+	f, r := &c.fetches, o.r
+	if o.why == forReader {
+		select {
+		case f.slots <- struct{}{}:
+			defer func() { <-f.slots }()
+		case <-f.ctx.Done():
+			return nil, block.ErrClosed
+		}
 	}
+	began := time.Now()
 	data := make([]byte, r.Len())
 	n := min(r.End, c.image.Size()) - r.Off
 	if err := c.image.ReadAt(f.ctx, data[:n], r.Off); err != nil {
@@ -164,6 +236,9 @@ func (c *Cache) read(r block.Range) ([]byte, error) {
 	}
 	c.counts.fetches.Add(1)
 	c.counts.fetched.Add(n)
+	f.mu.Lock()
+	f.sizer.Fetched(n, time.Since(began))
+	f.mu.Unlock()
 	return data, nil
 }
 
@@ -177,12 +252,13 @@ func (c *Cache) keep(o *fetch) error {
 		c.counts.dropped.Add(1)
 		return errors.New("too many copies wait to be stored")
 	}
-	if err := c.store(o.data, o.r); err != nil {
+	if err := c.copy.write(o.data, o.r.Off); err != nil {
 		c.counts.dropped.Add(1)
 		if c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
 		}
 		return err
 	}
+	c.copy.fill(o.r, present)
 	return nil
 }

@@ -222,8 +222,8 @@ func TestCacheFetchesOnce(t *testing.T) {
 			}
 		}
 	}
-	if want := block.Ceil(63*10000+300000, fetchGrain); fetched != want {
-		t.Errorf("fetched %d bytes, want %d", fetched, want)
+	if want := int64(63*10000 + 300000); fetched < want || fetched > want+256<<10 {
+		t.Errorf("fetched %d bytes, want %d or a little more", fetched, want)
 	}
 	before := len(image.taken())
 	image.hold = nil

@@ -63,6 +63,25 @@ func (v *Volume) prefetch(ctx context.Context, r block.Range) error {
 	return ctx.Err()
 }
 
+// follow tells what was read, so that more of the kind is here in time.
+func (v *Volume) follow(off, n int64, waited bool) {
+	if v.follower != nil {
+		v.follower.read(off, n, waited, v.belowAll)
+	}
+}
+
+// belowAll calls f with those parts of r that reads take from the image.
+func (v *Volume) belowAll(r block.Range, f func(block.Range)) {
+	for off := r.Off; off < r.End; {
+		_, st, end := v.view.Load().at(off)
+		end = min(end, r.End)
+		if st == absent {
+			f(block.Range{Off: off, End: end})
+		}
+		off = end
+	}
+}
+
 // far returns the state of the copy of the byte at off, and until where, at most
 // end, that is the same.
 func (c *Cache) far(off, end int64) (state, int64) {

@@ -1,5 +1,11 @@
 package overlay
 
+import (
+	"time"
+
+	"skylun/overlay/prefetch"
+)
+
 // Strategy says how much of an image is brought before anybody reads it. Each
 // does what those before it do, and more.
 type Strategy uint8
@@ -65,9 +71,38 @@ type PrefetchStats struct {
 
 // PrefetchStats returns the figures now.
 func (c *Cache) PrefetchStats() PrefetchStats {
-	s := PrefetchStats{Strategy: PrefetchOff.String(), State: StateOff}
-	if _, _, missing := c.copy.counts(); missing == 0 {
+	x := &c.prefetched
+	asked, now := x.most()
+	s := PrefetchStats{Strategy: asked.String(), State: StateOff,
+		Filled: x.filled.Load(), Ahead: x.ahead.Load(), Used: x.used.Load(), Hits: x.hits.Load(),
+		Late: x.late.Load(), Shared: x.shared.Load(), Errors: x.errors.Load(),
+	}
+	_, _, missing := c.copy.counts()
+	switch {
+	case missing == 0:
 		s.State = StateComplete
+	case asked >= PrefetchIdle && now < PrefetchIdle:
+		s.State = StatePaused
+	case asked >= PrefetchIdle && x.p != nil:
+		x.p.mu.Lock()
+		defer x.p.mu.Unlock()
+		s.State, s.Reason = x.state, x.reason
+		if x.state == "" {
+			s.State = StateFilling
+		}
+		if time.Since(x.since) < 5*rateWindow {
+			s.Rate = int64(x.rate)
+		}
+		if s.Rate > 0 {
+			s.Left = missing/s.Rate + 1
+		}
 	}
 	return s
 }
+
+// Hours are hours of the day.
+type Hours = prefetch.Schedule
+
+// ParseHours reads spans of the day such as "22:00-06:00, 12:00-13:00". An
+// empty text is the whole day.
+func ParseHours(text string) (Hours, error) { return prefetch.ParseSchedule(text) }

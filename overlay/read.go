@@ -13,7 +13,12 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer w.leave()
-	return v.wrap(v.readQuiet(ctx, w, p, off))
+	waited := v.follower != nil && !v.base.holds(off, int64(len(p)))
+	if err := v.readQuiet(ctx, w, p, off); err != nil {
+		return v.wrap(err)
+	}
+	v.follow(off, int64(len(p)), waited)
+	return nil
 }
 
 // readQuiet fills p from off. Of what is announced in changes it sees all or
@@ -90,6 +95,7 @@ func (v *Volume) inBase(n int, off int64) int64 {
 
 // TryReadAt implements block.TryReader: it reads what is in memory.
 func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
+	at, length := off, int64(len(p))
 	w, err := v.enter(off, int64(len(p)))
 	if err != nil {
 		return true, err
@@ -117,7 +123,11 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 		}
 		p, off = p[n:], off+n
 	}
-	return v.changes.quiet(seen), nil
+	if !v.changes.quiet(seen) {
+		return false, nil
+	}
+	v.follow(at, length, false)
+	return true, nil
 }
 
 // DataRanges implements block.DataRanger: what is in the layers, and below them

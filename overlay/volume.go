@@ -45,6 +45,8 @@ type Volume struct {
 	number  uint64  // regions of several volumes are taken in ascending order of it
 	changes changes // that reads must not see half of
 
+	follower *follower // of what is read of the image; nil: there is none
+
 	punchLog sparingly
 }
 
@@ -66,6 +68,9 @@ func Open(cfg Config) (*Volume, error) {
 	w, err := v.over(cfg.Layers, cfg.Size)
 	if err != nil {
 		return nil, v.wrap(err)
+	}
+	if v.base != nil {
+		v.follower = newFollower(v.base)
 	}
 	v.view.Store(w)
 	return v, nil
@@ -165,6 +170,7 @@ func (v *Volume) Close() error {
 	older := v.older()
 	v.changing.Unlock()
 	wait(older)
+	v.SetPrefetch(PrefetchOff, false)
 	v.work.Wait()
 	return v.wrap(w.commit(context.Background()))
 }
