@@ -24,6 +24,7 @@ type fake struct {
 	volume  node.VolumeStatus
 	content map[int64][]byte
 	readErr error
+	paused  bool
 }
 
 func (f *fake) Volumes(context.Context) ([]node.VolumeStatus, error) {
@@ -38,6 +39,20 @@ func (f *fake) Volume(_ context.Context, name string) (node.VolumeStatus, error)
 		return f.volume, errors.New("the disk is on fire")
 	}
 	return node.VolumeStatus{}, node.Failure(node.ErrNotFound, "volume "+name+": no such volume")
+}
+
+func (f *fake) Prefetch(_ context.Context, volume string) (node.VolumePrefetch, error) {
+	if volume != "v1" {
+		return node.VolumePrefetch{}, node.Failure(node.ErrNotFound, "no volume "+volume)
+	}
+	return node.VolumePrefetch{Volume: volume, Strategy: "idle", Paused: f.paused}, nil
+}
+
+func (f *fake) SetPrefetch(ctx context.Context, volume string, spec node.PrefetchSpec) (node.VolumePrefetch, error) {
+	if spec.Paused != nil {
+		f.paused = *spec.Paused
+	}
+	return f.Prefetch(ctx, volume)
 }
 
 func (f *fake) CreateVolume(_ context.Context, s node.VolumeSpec) (node.VolumeStatus, error) {
@@ -141,6 +156,19 @@ func TestCalls(t *testing.T) {
 	}
 	if v, err := c.ResizeVolume(ctx, "a/b", node.ResizeSpec{Size: 1024, Force: true}); err != nil || v.Name != "a/b" || v.Size != 1024 {
 		t.Errorf("ResizeVolume: %+v %v", v, err)
+	}
+	yes := true
+	if s, err := c.SetPrefetch(ctx, "v1", node.PrefetchSpec{Paused: &yes}); err != nil || !s.Paused || s.Strategy != "idle" {
+		t.Errorf("SetPrefetch: %+v %v", s, err)
+	}
+	if s, err := c.SetPrefetch(ctx, "v1", node.PrefetchSpec{}); err != nil || !s.Paused {
+		t.Errorf("SetPrefetch of nothing: %+v %v, want it paused as before", s, err)
+	}
+	if s, err := c.Prefetch(ctx, "v1"); err != nil || s.Volume != "v1" || !s.Paused {
+		t.Errorf("Prefetch: %+v %v", s, err)
+	}
+	if _, err := c.Prefetch(ctx, "v9"); !errors.Is(err, node.ErrNotFound) {
+		t.Errorf("Prefetch of no volume: %v", err)
 	}
 	for _, name := range []string{"plain", "dir/with space.vhd", "50%?#/x"} {
 		if m, err := c.Image(ctx, name); err != nil || m.Name != name {

@@ -20,6 +20,9 @@ type API interface {
 	DeleteVolume(ctx context.Context, name string) error
 	ResizeVolume(ctx context.Context, name string, spec node.ResizeSpec) (node.VolumeStatus, error)
 
+	Prefetch(ctx context.Context, volume string) (node.VolumePrefetch, error)
+	SetPrefetch(ctx context.Context, volume string, spec node.PrefetchSpec) (node.VolumePrefetch, error)
+
 	// ReadVolume calls f with the content of a volume, in ascending order;
 	// what no call covers reads as zeros. p is valid during the call.
 	ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error

@@ -141,6 +141,16 @@ func (c *Client) ResizeVolume(ctx context.Context, name string, spec node.Resize
 	return v, c.call(ctx, http.MethodPut, volumePath(name)+"/size", spec, &v)
 }
 
+// Prefetch implements API.
+func (c *Client) Prefetch(ctx context.Context, volume string) (s node.VolumePrefetch, err error) {
+	return s, c.get(ctx, volumePath(volume)+"/prefetch", &s)
+}
+
+// SetPrefetch implements API.
+func (c *Client) SetPrefetch(ctx context.Context, volume string, spec node.PrefetchSpec) (s node.VolumePrefetch, err error) {
+	return s, c.call(ctx, http.MethodPut, volumePath(volume)+"/prefetch", spec, &s)
+}
+
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
 	resp, err := c.do(ctx, http.MethodGet, volumePath(name)+"/content", nil)

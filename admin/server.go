@@ -51,6 +51,11 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 		h.reply(w, r, http.StatusNoContent, nil, api.DeleteVolume(r.Context(), r.PathValue("name")))
 	})
 	m.HandleFunc("PUT /v1/volumes/{name}/size", h.resizeVolume)
+	m.HandleFunc("GET /v1/volumes/{name}/prefetch", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Prefetch(r.Context(), r.PathValue("name"))
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("PUT /v1/volumes/{name}/prefetch", h.setPrefetch)
 	m.HandleFunc("GET /v1/volumes/{name}/content", h.readVolume)
 	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.Images(r.Context())
@@ -95,6 +100,18 @@ func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := h.api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
+	h.reply(w, r, http.StatusOK, v, err)
+}
+
+func (h *handler) setPrefetch(w http.ResponseWriter, r *http.Request) {
+	var spec node.PrefetchSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.SetPrefetch(r.Context(), r.PathValue("name"), spec)
 	h.reply(w, r, http.StatusOK, v, err)
 }
 

@@ -137,7 +137,7 @@ func TestEveryKey(t *testing.T) {
 	for _, name := range []string{
 		"SKYLUN_NODE", "SKYLUN_DATA_DIR", "SKYLUN_LOG_LEVEL", "SKYLUN_LOG_FORMAT", "SKYLUN_BLOBSTORE_URL",
 		"SKYLUN_BLOBSTORE_CONNECTION_STRING_FILE", "SKYLUN_BLOBSTORE_SAS_TOKEN_FILE", "SKYLUN_BLOBSTORE_ACCOUNT_KEY_FILE",
-		"SKYLUN_LOCAL_MEMBERS", "SKYLUN_CACHE_PREFETCH", "SKYLUN_PORTALS", "SKYLUN_ADMIN_LISTEN",
+		"SKYLUN_LOCAL_MEMBERS", "SKYLUN_CACHE_PREFETCH", "SKYLUN_CACHE_PREFETCH_RATE", "SKYLUN_CACHE_PREFETCH_HOURS", "SKYLUN_PORTALS", "SKYLUN_ADMIN_LISTEN",
 		"SKYLUN_DISCOVERY_CHAP_ALGORITHMS",
 		"SKYLUN_LIMITS_SESSIONS", "SKYLUN_LIMITS_SESSIONS_PER_SOURCE", "SKYLUN_LIMITS_LOGINS", "SKYLUN_LIMITS_LOGINS_PER_SOURCE",
 		"SKYLUN_LIMITS_LOGIN_TIMEOUT", "SKYLUN_LIMITS_PING_INTERVAL", "SKYLUN_LIMITS_PING_TIMEOUT", "SKYLUN_LIMITS_BUFFERS",
@@ -245,9 +245,10 @@ func TestBadConfig(t *testing.T) {
 
 		// Keys of features that are to come.
 		{"cache size", "cache: {max_size: 20GiB}", "1: cache.max_size: not supported yet"},
-		{"prefetch", "cache: {prefetch: idle}", "1: cache.prefetch: not supported yet"},
+		{"prefetch of a volume", disk("{volume: v, size: 1GiB, prefetch: never}"), `5: targets[0].luns[0].disk.prefetch: "never" is none of off, readahead, idle, full`},
+		{"prefetch hours", "cache: {prefetch_hours: 22-6}", `1: cache.prefetch_hours: "22-6" is no span of the day; write 22:00-06:00`},
+		{"prefetch rate", "cache: {prefetch_rate: 512B}", "1: cache.prefetch_rate: "},
 		{"prefetch of nothing", "cache: {prefetch: alot}", `1: cache.prefetch: "alot" is none of off, readahead, idle, full`},
-		{"prefetch of a volume", disk("{volume: v, size: 1GiB, prefetch: full}"), "5: targets[0].luns[0].disk.prefetch: not supported yet"},
 		{"two members", "local: {members: [a, b]}", "1: local.members: not supported yet"},
 		{"stripe size", "local: {stripe_size: 256KiB}", "1: local.stripe_size: not supported yet"},
 		{"device as member", "local: {members: [/dev/null]}", "1: local.members[0]: not supported yet"},

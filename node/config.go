@@ -48,7 +48,10 @@ type LocalConfig struct {
 // CacheConfig says how copies of image blocks are kept.
 type CacheConfig struct {
 	MaxSize  Size   `yaml:"max_size"` // 0: as large as the images
-	Prefetch string `yaml:"prefetch"` // off
+	Prefetch string `yaml:"prefetch"` // off, readahead, idle, full: what is fetched before anybody reads it
+
+	PrefetchRate  Size   `yaml:"prefetch_rate"`  // bytes a second that filling takes at most; 0: any
+	PrefetchHours string `yaml:"prefetch_hours"` // when whole images may be fetched: 22:00-06:00, ...; empty: always
 
 	// BootProfile is for how long after an initiator has come it is recorded
 	// what is read of an image; 0: never.
@@ -119,7 +122,7 @@ type DiskConfig struct {
 	Image    string `yaml:"image"` // what it is an overlay of, empty: a blank disk
 	Size     Size   `yaml:"size"`  // 0: the size of the image
 	ReadOnly bool   `yaml:"read_only"`
-	Prefetch string `yaml:"prefetch"`
+	Prefetch string `yaml:"prefetch"` // empty: that of cache
 }
 
 // CDROMConfig is a CD-ROM drive.
@@ -140,7 +143,7 @@ func DefaultConfig() Config {
 		DataDir: "./data",
 		Log:     LogConfig{Level: "info", Format: "text"},
 		Local:   LocalConfig{LowSpace: 1 << 30},
-		Cache:   CacheConfig{Prefetch: "off", BootProfile: 3 * time.Minute},
+		Cache:   CacheConfig{Prefetch: "idle", BootProfile: 3 * time.Minute},
 		Portals: []PortalConfig{{Listen: "127.0.0.1:3260"}},
 	}
 }

@@ -83,6 +83,8 @@ func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error)
 		File:  file,
 		Map:   n.db.Map(c.Map),
 		Log:   n.log.With("image", info.Name),
+
+		Prefetcher: n.prefetcher,
 	})
 	if err != nil {
 		file.Close()

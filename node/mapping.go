@@ -187,6 +187,7 @@ func (n *Node) UnmapLUN(_ context.Context, iqn string, number int, force bool) e
 	}
 	n.units[iqn].Remove(uint16(number)) // first: nobody finds the unit any more
 	open.unit = nil
+	n.applyPrefetch(open)
 	return n.unuse(open)
 }
 
@@ -230,5 +231,6 @@ func (n *Node) initiatorsOf(iqn string) (names []string) {
 // changes.
 func (n *Node) newDisk(v *volume, p lunPlace) *lun.Disk {
 	v.unit = lun.NewDisk(v.dev, lun.DiskConfig{Name: v.meta.Name, ID: v.meta.ID, ReadOnly: p.disk.ReadOnly, Store: n.state(meta.VolumeUnit(v.meta.ID)), Attached: v.attached}, n.log)
+	n.applyPrefetch(v)
 	return v.unit
 }

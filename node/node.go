@@ -16,6 +16,7 @@ import (
 	"skylun/block"
 	"skylun/lun"
 	"skylun/meta"
+	"skylun/overlay"
 	"skylun/raid"
 	"skylun/target"
 )
@@ -43,6 +44,8 @@ type Node struct {
 	server *target.Server      // nil: nothing is exported
 	served chan struct{}       // closed when server.Serve has returned; nil: it was never called
 	failed error               // what it returned, to be read when served is closed
+
+	prefetcher *overlay.Prefetcher // nil: nothing is filled
 
 	stopWatch func() // ends the watch of the local space; nil: there is none
 
@@ -204,6 +207,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.stopWatch != nil {
 		n.stopWatch()
+	}
+	if n.prefetcher != nil {
+		n.prefetcher.Close()
 	}
 	n.removals.Wait()
 	n.changes.Lock()

@@ -22,6 +22,7 @@ func testConfig(t *testing.T) Config {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.DataDir = filepath.Join(t.TempDir(), "d")
+	cfg.Cache.Prefetch = "off" // tests say themselves what becomes local
 	cfg.Portals = []PortalConfig{{Listen: "127.0.0.1:0"}}
 	cfg.Targets = []TargetConfig{{IQN: "iqn.2026-11.io.skylun:t", LUNs: []LUNConfig{{LUN: 0, Disk: &DiskConfig{Volume: "v", Size: 1 << 20}}}}}
 	if err := cfg.Resolve("/"); err != nil {

@@ -68,6 +68,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		return nil, err
 	}
 	n.server = server
+	if err := n.startPrefetcher(); err != nil {
+		return nil, err
+	}
 	if err := n.build(ctx, plans, chaps); err != nil {
 		return nil, err
 	}

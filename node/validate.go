@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"skylun/overlay"
 	"skylun/target"
 )
 
@@ -61,17 +62,19 @@ func (c *Config) validateNode(ps *Problems) {
 	if d := c.Cache.BootProfile; d < 0 || d > time.Hour {
 		ps.add("cache.boot_profile", "%v is not between 0 (never) and 1h", d)
 	}
+	if r := c.Cache.PrefetchRate; r != 0 && r < 64<<10 {
+		ps.add("cache.prefetch_rate", "%v a second is less than 64KiB; write 0 for no limit, or cache.prefetch: off", r)
+	}
+	if _, err := overlay.ParseHours(c.Cache.PrefetchHours); err != nil {
+		ps.add("cache.prefetch_hours", "%v", err)
+	}
 	if c.Admin.Listen != "" {
 		ps.unsupported("admin.listen", "the API is on the Unix socket "+c.SocketPath()+" only; leave the key out")
 	}
 }
 
 func validatePrefetch(ps *Problems, key, value string) {
-	switch value {
-	case "", "off":
-	case "readahead", "idle", "full":
-		ps.unsupported(key, "only off; an image is copied as it is read")
-	default:
+	if _, known := overlay.ParseStrategy(value); !known && value != "" {
 		ps.add(key, "%q is none of off, readahead, idle, full", value)
 	}
 }

@@ -28,6 +28,7 @@ func startSkylun(dir string, o options) (*side, error) {
 	var config strings.Builder
 	fmt.Fprintf(&config, `data_dir: %[1]s/data
 blobstore: {url: "file:%[1]s/blobs"}
+cache: {prefetch: off}
 portals: ["%[2]s"]
 targets:
   - iqn: %[3]s

@@ -71,6 +71,7 @@ func newServer(t *testing.T, st store, disks ...string) *server {
 	s.configure(fmt.Sprintf(`node: e2e
 data_dir: ./data
 log: {level: debug, format: text}
+cache: {prefetch: off}
 blobstore:
 %s
 portals: ["127.0.0.1:0"]
