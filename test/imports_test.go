@@ -34,7 +34,9 @@ var layers = []struct {
 	{"target/pdu", nil, "parsing only, without state"},
 	{"node", []string{"block", "blobstore", "meta", "raid", "raid/stripe", "overlay", "profile", "lun", "target"}, "it alone builds the tree of devices"},
 	{"admin", []string{"node"}, "the API tells what a node knows"},
-	{"cmd", []string{"node", "admin"}, "a command asks the node or its API, and reads nothing behind their backs"},
+	{"plan", nil, "it picks disks from a catalogue, and knows no array"},
+	{"measure", []string{"block"}, "it measures any disk, one of ours or not"},
+	{"cmd", []string{"node", "admin", "plan", "measure"}, "a command asks the node or its API, and reads nothing behind their backs; which disks to use is asked of plan and measure"},
 	{"", []string{"cmd"}, "main calls the command line"},
 }
 
@@ -54,7 +56,7 @@ var places = []struct {
 	{"github.com/spf13/pflag", []string{"cmd/"}, "the command line is cmd's"},
 	{"github.com/spf13/viper", []string{"cmd/"}, "a package has a Config; where its values come from is cmd's"},
 	{"github.com/go-viper/mapstructure", []string{"cmd/"}, "as viper"},
-	{"go.yaml.in/yaml", []string{"cmd/"}, "as viper"},
+	{"go.yaml.in/yaml", []string{"cmd/", "plan/"}, "as viper; a catalogue of disks is a file of its own"},
 	{"github.com/lmittmann/tint", []string{"cmd/"}, "a logger is passed in; how it prints is cmd's"},
 	{"github.com/schollz/progressbar", []string{"cmd/"}, "as tint: the others report progress to a function"},
 	{"golang.org/x/term", []string{"cmd/"}, "only the command line has a terminal"},
