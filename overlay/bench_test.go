@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"skylun/block"
 	"skylun/meta"
 	"skylun/raid"
+	"skylun/test/memdev"
 )
 
 // The benchmarks compare a call through a volume with the same call on its
@@ -162,6 +164,49 @@ func BenchmarkFlush(b *testing.B) {
 				write(b, v, i)
 				if err := v.top().file.Sync(); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkCachedRead4K reads blocks of an image that are in its cache, with
+// checksums and without.
+func BenchmarkCachedRead4K(b *testing.B) {
+	const size = 64 << 20
+	for _, sums := range []bool{false, true} {
+		array, err := raid.Open([]string{b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		f, err := array.Create("cache", size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		cfg := CacheConfig{Name: "image", Image: memdev.Of(pattern(size)), File: f, Map: &memMap{}}
+		if sums {
+			if cfg.Sums, err = array.Create("sums", SumsSize(size)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		c, err := OpenCache(cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		p := make([]byte, 1<<20)
+		for off := int64(0); off < size; off += 1 << 20 {
+			if err := c.ReadAt(b.Context(), p, off); err != nil {
+				b.Fatal(err)
+			}
+		}
+		c.fetches.run.Wait()
+		p = p[:block.Size]
+		b.Run(fmt.Sprintf("sums=%v", sums), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if done, err := c.TryReadAt(p, rand.Int64N(size/block.Size)*block.Size); !done || err != nil {
+					b.Fatal(done, err)
 				}
 			}
 		})

@@ -18,10 +18,17 @@ type CacheConfig struct {
 	Image block.Reader // its content; need not be reachable now
 	File  File         // where copies go, block.Ceil(Image.Size(), block.Size) bytes
 	Map   Map          // what is in File
+	Sums  File         // by which copies are checked, SumsSize(Image.Size()) bytes; nil: they are not
+	Pool  *Pool        // bounds what is kept; nil: nothing does
 	Log   *slog.Logger
 
 	// Prefetcher fills the cache when somebody asks for that; nil: nobody can.
 	Prefetcher *Prefetcher
+
+	// Unsummed tells that File was filled when there were no sums: copies
+	// without one are believed, until all have theirs and Summed is called.
+	Unsummed bool
+	Summed   func()
 }
 
 // Cache is an image with local copies of the blocks that were read. It is a
@@ -36,16 +43,28 @@ type Cache struct {
 	copy  *sparse
 	log   *slog.Logger
 
+	regions  cacheRegions
+	pool     *Pool
+	pins     atomic.Int32  // while there are any, nothing leaves
+	left     []block.Range // guarded by the pool's evicting: absent, and not punched yet
+	leaving  int64         // guarded by the pool's mu: bytes in left that were present
+	sums     File          // nil: copies are not checked
+	unsummed atomic.Bool   // copies without a sum are believed
+
+	sumsLoaded atomic.Int64
+	sumsMu     sync.Mutex
+	sumsHand   int64 // guarded by sumsMu: the region to be looked at next
+
 	fetches    fetches
 	prefetched prefetched
 	counts     cacheCounts
 	trace      atomic.Pointer[Trace] // nil: nobody wants to know what is read
 
-	fetchLog, keepLog sparingly
+	fetchLog, keepLog, spoiltLog sparingly
 }
 
 type cacheCounts struct {
-	hits, misses, fetches, fetched, dropped, failed atomic.Int64
+	hits, misses, fetches, fetched, dropped, failed, damaged, unreadable atomic.Int64
 }
 
 // CacheStats are the figures of a Cache. The first three are bytes and add up
@@ -61,17 +80,33 @@ type CacheStats struct {
 	FetchedBytes int64 `json:"fetched_bytes"` // bytes they brought
 	Dropped      int64 `json:"dropped"`       // fetches that were not kept
 	Failed       int64 `json:"failed"`        // fetches that failed
+	Damaged      int64 `json:"damaged"`       // blocks that were not what had been stored
+	Unreadable   int64 `json:"unreadable"`    // blocks that the local disk could not read
 }
 
 // OpenCache opens the cache of an image.
 func OpenCache(cfg CacheConfig) (*Cache, error) {
-	s, err := openSparse(cfg.Image.Size(), cfg.File, cfg.Map)
+	file := cfg.File
+	if cfg.Sums != nil {
+		file = summed{file, cfg.Sums}
+	}
+	s, err := openSparse(cfg.Image.Size(), file, cfg.Map)
 	if err != nil {
 		return nil, fmt.Errorf("cache of image %s: %w", cfg.Name, err)
 	}
-	c := &Cache{name: cfg.Name, image: cfg.Image, copy: s, log: cfg.Log}
+	s.lenient = true
+	c := &Cache{name: cfg.Name, image: cfg.Image, copy: s, sums: cfg.Sums, pool: cfg.Pool, log: cfg.Log}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.pool == nil {
+		c.pool = NewPool(0, c.log)
+	}
+	c.regions.init(c.Size())
 	c.fetches.init()
 	c.prefetched.init(c, cfg.Prefetcher)
+	c.pool.join(c)
+	c.tidy(cfg)
 	return c, nil
 }
 
@@ -115,26 +150,28 @@ func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	c.note(off, len(p))
-	if done, err := c.local(p, off, true); done {
-		return err
+	if c.here(p, off, true) {
+		c.hit()
+		return nil
 	}
 	pieces := c.plan(block.Range{Off: off, End: off + int64(len(p))})
 	missed := false
 	for _, piece := range pieces { // while fetches are under way
-		q := p[piece.r.Off-off : piece.r.End-off]
-		switch {
-		case piece.fetch != nil:
+		if piece.fetch != nil {
 			missed = true
-		case piece.state == present:
-			if _, err := c.copy.read(q, piece.r.Off, true); err != nil {
-				return fmt.Errorf("image %s: %w", c.name, err)
-			}
-		default:
+			continue
+		}
+		q := p[piece.r.Off-off : piece.r.End-off]
+		if piece.state == zero {
 			clear(q)
+		} else if !c.here(q, piece.r.Off, true) { // it has left meanwhile, or is damaged
+			if err := c.ReadAt(ctx, q, piece.r.Off); err != nil {
+				return err
+			}
 		}
 	}
 	if !missed { // another read's fetch came in meanwhile
-		c.counts.hits.Add(1)
+		c.hit()
 		return nil
 	}
 	c.counts.misses.Add(1)
@@ -161,32 +198,18 @@ func (c *Cache) TryReadAt(p []byte, off int64) (done bool, err error) {
 		return true, err
 	}
 	c.note(off, len(p))
-	return c.local(p, off, false)
+	if !c.here(p, off, false) {
+		return false, nil
+	}
+	c.hit()
+	return true, nil
 }
 
-// local reads p when all of it is here. It waits for the local disk only if
-// wait says so; done is false when it would have to, or something is absent.
-func (c *Cache) local(p []byte, off int64, wait bool) (done bool, err error) {
-	for rest := p; len(rest) > 0; {
-		st, end := c.copy.at(off)
-		n := min(int64(len(rest)), end-off)
-		switch st {
-		case absent:
-			return false, nil
-		case zero:
-			clear(rest[:n])
-		default:
-			if done, err := c.copy.read(rest[:n], off, wait); !done || err != nil {
-				if err != nil {
-					err = fmt.Errorf("image %s: %w", c.name, err)
-				}
-				return done, err
-			}
-		}
-		rest, off = rest[n:], off+n
+// hit counts a read that was answered without the store.
+func (c *Cache) hit() {
+	if c.counts.hits.Add(1)%tickReads == 0 {
+		c.pool.clock.Add(1)
 	}
-	c.counts.hits.Add(1)
-	return true, nil
 }
 
 // Stats returns the figures now.
@@ -194,6 +217,7 @@ func (c *Cache) Stats() CacheStats {
 	s := CacheStats{
 		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Fetches: c.counts.fetches.Load(),
 		FetchedBytes: c.counts.fetched.Load(), Dropped: c.counts.dropped.Load(), Failed: c.counts.failed.Load(),
+		Damaged: c.counts.damaged.Load(), Unreadable: c.counts.unreadable.Load(),
 	}
 	s.Cached, s.Zero, s.Absent = c.copy.counts()
 	return s
@@ -204,6 +228,7 @@ func (c *Cache) Stats() CacheStats {
 func (c *Cache) Close() error {
 	c.prefetched.leave(c)
 	c.fetches.close()
+	c.pool.leave(c)
 	if err := c.copy.close(); err != nil && !errors.Is(err, block.ErrClosed) {
 		return fmt.Errorf("cache of image %s: %w", c.name, err)
 	}

@@ -164,23 +164,26 @@ func (s *sparse) round() (emptied []Extent, err error) {
 
 	if s.wrote.Swap(false) {
 		if err := s.file.Sync(); err != nil {
+			if s.lenient {
+				s.wrote.Store(true)
+				s.putBack(changes)
+			}
 			return nil, s.fail(fmt.Errorf("sync: %w", err))
 		}
 	}
 	if len(changes) == 0 {
+		s.trouble.Store(nil)
 		return nil, nil
 	}
 	changes = merge(changes)
 	if err := s.disk.Append(changes); err != nil {
-		if err = s.mapError(err); !errors.Is(err, block.ErrNoSpace) {
-			return nil, err
+		err = s.mapError(err)
+		if s.lenient || errors.Is(err, block.ErrNoSpace) { // nothing of it is there: try again at the next flush
+			s.putBack(changes)
 		}
-		s.mu.Lock() // nothing of it is there: try again at the next flush
-		s.pending = slices.Concat(changes, s.pending)
-		s.arm()
-		s.mu.Unlock()
 		return nil, err
 	}
+	s.trouble.Store(nil)
 	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) == present }), nil
 }
 
@@ -209,6 +212,16 @@ func (s *sparse) settle(changes []Extent) error {
 	defer s.mu.Unlock()
 	s.frozen = s.frozen.with(changes, s.frozen.blocks)
 	return nil
+}
+
+// putBack makes the next round try again what this one has taken.
+func (s *sparse) putBack(changes []Extent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = slices.Concat(changes, s.pending)
+	if len(s.pending) > 0 {
+		s.arm()
+	}
 }
 
 // mapError is what follows from err of the map. Without room nothing was done;
@@ -243,6 +256,11 @@ func merge(changes []Extent) []Extent {
 // fail ends durability for this file until it is opened again. Whatever the
 // cause was, also a full disk, it is the medium that cannot be believed now.
 func (s *sparse) fail(err error) error {
+	if s.lenient {
+		err = fmt.Errorf("%w: %v", block.ErrMedium, err)
+		s.trouble.Store(&err)
+		return err
+	}
 	err = fmt.Errorf("%w: no more writes until the server is restarted: %v", block.ErrMedium, err)
 	s.broken.CompareAndSwap(nil, &err)
 	return err

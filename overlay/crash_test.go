@@ -121,7 +121,7 @@ func (w *world) fall() (*world, error) {
 		x.file.hook = left.point
 	}
 	if left.cached {
-		left.cacheFile.hook = left.point
+		left.cacheFile.hook, left.cacheSums.hook = left.point, left.point
 	}
 	for m, f := range map[Map]*memFile{left.cacheMap: left.cacheFile, left.vols[0].states: left.vols[0].file, left.vols[1].states: left.vols[1].file} {
 		if m, ok := m.(*memMap); ok {
@@ -152,7 +152,7 @@ func (w *world) step() (what string, err error) {
 	}
 	w.value++
 	p := fillSectors(make([]byte, r.Len()), w.value)
-	switch op := rnd.IntN(20); {
+	switch op := rnd.IntN(22); {
 	case op < 6:
 		x.h.write(r, w.value)
 		if op == 0 {
@@ -191,12 +191,54 @@ func (w *world) step() (what string, err error) {
 		return w.resize(x)
 	case op < 19:
 		return "restart", w.restart(rnd.IntN(2) == 0)
+	case op < 20:
+		return w.evict(r)
+	case op < 21:
+		return w.decay(), nil
 	default:
 		if w.db == nil {
 			return "", nil
 		}
 		return "fold", w.db.fold()
 	}
+}
+
+// evict lets a part of the cache leave.
+func (w *world) evict(r block.Range) (what string, err error) {
+	if w.cache == nil {
+		return "", nil
+	}
+	w.settle() // what is being filled does not leave
+	p := w.cache.pool
+	p.evicting.Lock()
+	defer p.evicting.Unlock()
+	r = r.Outward(block.Size).Intersect(block.Range{Off: 0, End: w.cache.Size()})
+	if !r.Empty() {
+		w.cache.evict(r, w.cache.regions.last(r.Off))
+	}
+	return fmt.Sprintf("evict %v", r), w.cache.punchLeft()
+}
+
+// decay lets a byte of the copies rot, or of their sums, now and then.
+func (w *world) decay() (what string) {
+	if w.cache == nil || w.rnd.IntN(3) > 0 {
+		return ""
+	}
+	f := w.cacheFile
+	if w.rnd.IntN(4) == 0 {
+		f = w.cacheSums
+	}
+	off := w.rnd.Int64N(f.size)
+	if f == w.cacheSums {
+		off %= w.cache.Size() / block.Size * 4
+	}
+	// Where nothing is, what is not zeros looks like space to be given back.
+	if st, _ := w.cache.copy.at(off % w.cache.Size()); f == w.cacheFile && st != present {
+		return ""
+	}
+	w.rotted = true
+	f.rot(off)
+	return fmt.Sprintf("rot at %d", off)
 }
 
 func (w *world) copy(x, y *worldVolume, r block.Range) (what string, err error) {

@@ -64,6 +64,15 @@
 // The changes of a cache are appended now and then; losing them costs
 // fetching again.
 //
+// # The cache
+//
+// All caches of a node share a Pool, which bounds what they hold together: the
+// region that was used the longest time ago leaves first (cachepool.go). Copies
+// give way to what guests write when the disk is full (cacheroom.go). Each copy
+// has a checksum that is compared whenever it is read (cachesums.go): what has
+// rotted, cannot be read or was lost by a failed sync is fetched again, and a
+// read fails rather than show it when the store cannot be reached.
+//
 // # What is read first
 //
 // A Trace notes which blocks of an image are read, in the order of first reads,

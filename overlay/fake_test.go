@@ -145,7 +145,10 @@ func (f *memFile) Close() error { return nil }
 func (f *memFile) DataRanges(fn func(block.Range) error) error {
 	for off := int64(0); off < f.size; off += block.Size {
 		r := block.Range{Off: off, End: min(off+block.Size, f.size)}
-		if bytes.Count(f.now[r.Off:r.End], []byte{0}) < int(r.Len()) {
+		f.mu.Lock()
+		empty := bytes.Count(f.now[r.Off:r.End], []byte{0}) == int(r.Len())
+		f.mu.Unlock()
+		if !empty {
 			if err := fn(r); err != nil {
 				return err
 			}
@@ -155,6 +158,14 @@ func (f *memFile) DataRanges(fn func(block.Range) error) error {
 }
 
 func (f *memFile) Clear() error { return f.WriteAt(make([]byte, f.size), 0) }
+
+// rot changes a byte at off that nobody writes.
+func (f *memFile) rot(off int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now[off] ^= 0x10
+	f.synced[off] ^= 0x10
+}
 
 // killed returns what a process that is killed now leaves: all that it wrote.
 func (f *memFile) killed() *memFile {
@@ -196,11 +207,13 @@ type memMap struct {
 	hook    func(point string)
 	failing func(op string) error
 
-	lie func(m *memMap, extents []Extent) []Extent // what Append really does: for tests of the tests
+	lie    func(m *memMap, extents []Extent) []Extent // what Append really does: for tests of the tests
+	isLate bool                                       // the last record is not durable yet: for tests of the tests
+	last   []Extent                                   // guarded by mu: that record
 }
 
 func (m *memMap) Load(f func(Extent) error) error {
-	for _, e := range m.durable() {
+	for _, e := range append(m.durable(), m.last...) {
 		if err := f(e); err != nil {
 			return err
 		}
@@ -218,6 +231,9 @@ func (m *memMap) Append(extents []Extent) error {
 		extents = m.lie(m, extents)
 	}
 	m.mu.Lock()
+	if m.isLate {
+		extents, m.last = m.last, slices.Clone(extents)
+	}
 	m.extents = append(m.extents, extents...)
 	m.mu.Unlock()
 	m.at("states committed, nobody answered")

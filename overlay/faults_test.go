@@ -84,7 +84,7 @@ func (w *world) inject(f *fault) {
 		x.file.failing = f.call
 		x.notes.failing = func(string) error { return f.call("note") }
 	}
-	w.cacheFile.failing = f.call
+	w.cacheFile.failing, w.cacheSums.failing = f.call, f.call
 	for _, m := range []Map{w.cacheMap, w.vols[0].states, w.vols[1].states} {
 		m.(*memMap).failing = f.call
 	}

@@ -252,13 +252,12 @@ func (c *Cache) keep(o *fetch) error {
 		c.counts.dropped.Add(1)
 		return errors.New("too many copies wait to be stored")
 	}
-	if err := c.copy.write(o.data, o.r.Off); err != nil {
+	if err := c.store(o); err != nil {
 		c.counts.dropped.Add(1)
 		if c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
 		}
 		return err
 	}
-	c.copy.fill(o.r, present)
 	return nil
 }

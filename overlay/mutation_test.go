@@ -39,6 +39,8 @@ func TestPowerCutBites(t *testing.T) {
 		{"a discard is forgotten", lie{append: without(zero)}},
 		{"what is the image's again is forgotten", lie{append: without(absent)}},
 		{"only the first change of a round is recorded", lie{append: func(_ *memMap, extents []Extent) []Extent { return extents[:1] }}},
+		{"holes of the cache are punched before its states are durable", lie{hasty: true}},
+		{"the sums of copies are not synced", lie{lostSums: true}},
 		{"the changes of a round are recorded in reverse", lie{append: func(_ *memMap, extents []Extent) []Extent {
 			extents = slices.Clone(extents)
 			slices.Reverse(extents)

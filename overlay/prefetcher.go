@@ -408,11 +408,17 @@ func (x *prefetched) full(now time.Time, keep int64) string {
 		return x.lacks
 	}
 	x.looked, x.lacks = now, ""
+	if !x.cache.Pinned() && !x.cache.pool.fits(roomLeast) {
+		x.lacks = "the caches hold as much as they may"
+		return x.lacks
+	}
 	f, ok := x.cache.copy.file.(interface{ Free() (int64, error) })
 	if !ok {
 		return ""
 	}
-	if free, err := f.Free(); err != nil {
+	if free, err := f.Free(); errors.Is(err, errors.ErrUnsupported) {
+		return ""
+	} else if err != nil {
 		x.lacks = fmt.Sprintf("the free space is not known: %v", err)
 	} else if free < keep+roomLeast {
 		x.lacks = "the local disk is to keep its free space"

@@ -64,6 +64,12 @@ type sparse struct {
 
 	commits commits
 
+	// lenient tells that what the file holds is checked when it is read: a
+	// round that fails leaves nothing that would be believed wrongly, and
+	// the next one tries again.
+	lenient bool
+	trouble atomic.Pointer[error] // why the last round of a lenient file failed, nil: it did not
+
 	// punch is called after blocks that hold nothing any more have become
 	// durable as such, to give their space back; nil: it stays. Guarded by mu.
 	punch func(block.Range)

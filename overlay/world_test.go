@@ -30,7 +30,9 @@ type world struct {
 	image     *memdev.Device
 	cache     *Cache // nil: blank
 	cacheFile *memFile
+	cacheSums *memFile
 	cacheMap  Map
+	rotted    bool // some of the copies, or of their sums
 	vols      [2]*worldVolume
 	db        *worldDB // nil: the maps are memMaps
 
@@ -54,6 +56,8 @@ type worldConfig struct {
 type lie struct {
 	lazySync bool // data is synced after the states are committed
 	append   func(m *memMap, extents []Extent) []Extent
+	hasty    bool // what is appended for the cache is durable only with the next, as if its holes were punched before
+	lostSums bool // the sums of a cache are never synced
 }
 
 func (c worldConfig) String() string {
@@ -95,6 +99,8 @@ func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
 		w.image.WriteAt(context.Background(), fillSectors(make([]byte, sector), value(s)), s*sector)
 	}
 	w.cacheFile = newMemFile(block.Ceil(w.image.Size(), block.Size))
+	w.cacheSums = newMemFile(SumsSize(w.image.Size()))
+	w.cacheSums.lazy = cfg.lie.lostSums
 	w.cacheMap = w.newMap("cache", w.image.Size(), w.cacheFile)
 	for i := range w.vols {
 		name := string(rune('a' + i))
@@ -105,7 +111,7 @@ func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
 		file.hook = w.point
 	}
 	if cfg.cached {
-		w.cacheFile.hook = w.point
+		w.cacheFile.hook, w.cacheSums.hook = w.point, w.point
 	}
 	return w, w.open()
 }
@@ -116,7 +122,7 @@ func (w *world) newMap(name string, size int64, f *memFile) Map {
 	if w.db != nil {
 		return w.db.newMap(name, size)
 	}
-	m := &memMap{lie: w.lie.append}
+	m := &memMap{lie: w.lie.append, isLate: w.lie.hasty && name == "cache"}
 	m.hook = w.afterAppend(f)
 	return m
 }
@@ -163,9 +169,15 @@ func (w *world) open() error {
 				return nil
 			}
 		}
-		c, err := OpenCache(CacheConfig{Name: "image", Image: image, File: file, Map: states, Log: slog.New(slog.DiscardHandler)})
+		c, err := OpenCache(CacheConfig{Name: "image", Image: image, File: file, Sums: w.cacheSums, Map: states, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
+		}
+		c.fetches.run.Wait() // until space is given back
+		if file.failing == nil {
+			if err := holdsOnly(file, c); err != nil {
+				return err
+			}
 		}
 		if w.scanned {
 			if err := c.Scan(context.Background()); err != nil {
@@ -183,6 +195,16 @@ func (w *world) open() error {
 		x.v = v
 	}
 	return nil
+}
+
+// holdsOnly tells whether the file of a cache has nothing that counts for nothing.
+func holdsOnly(f *memFile, c *Cache) error {
+	return f.DataRanges(func(r block.Range) error {
+		if st, _ := c.copy.at(r.Off); st != present {
+			return fmt.Errorf("the file of the cache has something at %d, which is in state %d", r.Off, st)
+		}
+		return nil
+	})
 }
 
 // point is somewhere where a power cut may leave something else than before.
@@ -212,7 +234,7 @@ func (w *world) point(name string) {
 // cut returns the world that a power cut now would leave, opened again. It does
 // not look at power cuts itself.
 func (w *world) cut() (*world, error) {
-	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image}
+	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image, rotted: w.rotted}
 	if w.db != nil {
 		db, err := w.db.cut(left)
 		if err != nil {
@@ -222,11 +244,11 @@ func (w *world) cut() (*world, error) {
 	}
 	states := func(name string, m Map) Map {
 		if m, ok := m.(*memMap); ok {
-			return &memMap{extents: m.durable(), lie: m.lie}
+			return &memMap{extents: m.durable(), lie: m.lie, isLate: m.isLate}
 		}
 		return left.db.maps[name]
 	}
-	left.cacheFile, left.cacheMap = w.cacheFile.cut(w.rnd), states("cache", w.cacheMap)
+	left.cacheFile, left.cacheSums, left.cacheMap = w.cacheFile.cut(w.rnd), w.cacheSums.cut(w.rnd), states("cache", w.cacheMap)
 	for i, x := range w.vols {
 		size := x.size
 		if left.db != nil {
@@ -254,6 +276,31 @@ func (w *world) verify() error {
 				return fmt.Errorf("volume %s: %w", x.name, err)
 			}
 		}
+		if err := w.verifyCache(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyCache reads the image through its cache. No copy may be damaged that has
+// not rotted: what was not made durable in its order would be.
+func (w *world) verifyCache() error {
+	if w.cache == nil {
+		return nil
+	}
+	want, got := make([]byte, w.cache.Size()), make([]byte, w.cache.Size())
+	if err := w.image.ReadAt(context.Background(), want[:w.image.Size()], 0); err != nil {
+		return err
+	}
+	if err := w.cache.ReadAt(context.Background(), got, 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("the cache shows something else than the image")
+	}
+	if s := w.cache.Stats(); !w.rotted && s.Damaged+s.Unreadable > 0 {
+		return fmt.Errorf("%d copies are damaged", s.Damaged+s.Unreadable)
 	}
 	return nil
 }

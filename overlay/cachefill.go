@@ -1,0 +1,49 @@
+package overlay
+
+// store writes what a fetch of absent blocks has brought, and makes it present.
+//
+// What is brought to have all of an image takes no space from what others read:
+// an image that does not fit would be fetched again and again. A pinned one does.
+func (c *Cache) store(o *fetch) error {
+	if err := c.copy.trouble.Load(); err != nil {
+		return *err // until a round succeeds again: what cannot be recorded would only grow
+	}
+	r := o.r
+	if err := c.pool.reserve(r.Len(), o.why != forFill || c.Pinned()); err != nil {
+		return err
+	}
+	c.regions.share(r)
+	defer c.regions.unshare(r)
+	err := c.copy.write(o.data, r.Off)
+	if err == nil {
+		err = c.putSums(o.data, r.Off)
+	}
+	if err != nil {
+		c.pool.release(r.Len(), nil)
+		return err
+	}
+	now := c.pool.clock.Load()
+	for off := r.Off; off < r.End; off = regionOf(off).End {
+		c.regions.at(off).touch(now)
+	}
+	c.pool.release(r.Len(), func() { c.copy.fill(r, present) })
+	return nil
+}
+
+// Pin has all of the image brought here, if there is a Prefetcher, and keeps it
+// from leaving, until Unpin is called as often.
+func (c *Cache) Pin() {
+	if c.pins.Add(1) == 1 {
+		c.prefetched.want(c, PrefetchFull, false)
+	}
+}
+
+// Unpin takes back one Pin.
+func (c *Cache) Unpin() {
+	if c.pins.Add(-1) == 0 {
+		c.prefetched.want(c, PrefetchOff, false)
+	}
+}
+
+// Pinned tells whether nothing may leave.
+func (c *Cache) Pinned() bool { return c.pins.Load() > 0 }
