@@ -56,14 +56,36 @@ func (o options) compare(ctx context.Context, r row, client string, sides []*sid
 	best := slices.MaxFunc(players[1:], func(a, b *side) int {
 		return cmp.Compare(r.value(results[a]...), r.value(results[b]...))
 	})
-	l := line{row: r, client: client, their: best.name, ours: median(results[players[0]]), theirs: median(results[best])}
-	var ratios []float64
+	return r.line(client, best.name, results[players[0]], results[best]), nil
+}
+
+// hold lets the sides of a contest take turns.
+func (o options) hold(ctx context.Context, r row, c *contest) (line, error) {
+	defer c.close()
+	var results [2][]result // ours, theirs
 	for round := range o.repeats {
-		ratios = append(ratios, r.value(results[players[0]][round])/r.value(results[best][round]))
+		for turn := range 2 {
+			side := (round + turn) % 2
+			res, err := c.run(ctx, side == 0, round)
+			if err != nil {
+				return line{}, err
+			}
+			results[side] = append(results[side], res)
+		}
+	}
+	return r.line(c.client, c.theirs, results[0], results[1]), nil
+}
+
+// line returns the line of a row with these results, by round.
+func (r row) line(client, their string, ours, theirs []result) line {
+	l := line{row: r, client: client, their: their, ours: median(ours), theirs: median(theirs)}
+	var ratios []float64
+	for round := range ours {
+		ratios = append(ratios, r.value(ours[round])/r.value(theirs[round]))
 	}
 	l.low, l.high = slices.Min(ratios), slices.Max(ratios)
-	l.ratio = r.value(results[players[0]]...) / r.value(results[best]...)
-	return l, nil
+	l.ratio = r.value(ours...) / r.value(theirs...)
+	return l
 }
 
 // value is the median of the number that r compares.
@@ -97,7 +119,7 @@ func (l line) cpuRatio() float64 { return float64(l.ours.cpu) / float64(max(l.th
 
 // good tells whether the line is as wanted.
 func (l line) good() bool {
-	if l.flush {
+	if l.flush && l.want > 0 {
 		return l.ratio <= l.want
 	}
 	return l.ratio >= l.want && (l.wantCPU == 0 || l.cpuRatio() <= l.wantCPU)

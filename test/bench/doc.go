@@ -30,6 +30,14 @@
 // always or never. Libiscsi knows no data digests. Rows with two initiators run
 // two clients at once and count what both did.
 //
+// The rows against a plain file tell what the overlay costs: overwrites, first
+// writes, both mixed with reads, large transfers, and flushes after scattered
+// writes.
+//
+// A row may also be a contest: it starts what it compares itself and has nothing
+// to do with the servers of the other rows. Rows are in files by what they are
+// compared with; rows.go puts them together.
+//
 // # What is the same on both sides
 //
 // The files of all sides lie on the same file system, have the same size and

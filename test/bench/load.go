@@ -10,6 +10,7 @@ import (
 // A load is what a client does to a logical unit.
 type load struct {
 	Write  bool          `json:"write"`
+	Reads  int           `json:"reads"`  // of a hundred commands of a load that writes, so many read
 	Random bool          `json:"random"` // each offset anew; else ascending, from a start that Seed chooses
 	Once   bool          `json:"once"`   // every block of the unit once, in scattered order, instead of Random and Time
 	Size   int           `json:"size"`   // bytes per command
@@ -75,10 +76,11 @@ func (l load) run(c *client) (result, error) {
 		default:
 			at = (at + 1) % blocks
 		}
-		if l.Write {
+		write := l.Write && (l.Reads == 0 || xorshift(&rng)%100 >= uint64(l.Reads))
+		if write {
 			binary.LittleEndian.PutUint64(c.data, xorshift(&rng))
 		}
-		c.command(tag, rw16(l.Write, at*int64(l.Size), l.Size), l.Size, l.Write)
+		c.command(tag, rw16(write, at*int64(l.Size), l.Size), l.Size, write)
 		sent++
 	}
 	var idle []uint32 // tags

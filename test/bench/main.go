@@ -107,6 +107,19 @@ func (o options) table(ctx context.Context, dir string) (*table, error) {
 	}
 	t := &table{options: o, dir: dir, system: fileSystem(dir)}
 	for _, r := range o.rows {
+		if r.contest != nil {
+			c, err := r.contest(ctx, o, work)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.name, err)
+			}
+			l, err := o.hold(ctx, r, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.name, err)
+			}
+			t.lines = append(t.lines, l)
+			fmt.Fprintln(os.Stderr, l.progress())
+			continue
+		}
 		for _, client := range r.clients() {
 			l, err := o.compare(ctx, r, client, sides)
 			if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -20,9 +21,12 @@ var servers = []struct {
 // startAll starts the servers that the rows need, with their files in dir. It
 // returns those that run, also with an error.
 func (o options) startAll(dir string) ([]*side, error) {
+	if !slices.ContainsFunc(o.rows, func(r row) bool { return r.contest == nil }) {
+		return nil, nil
+	}
 	// Four files for reading or overwriting on each side, an image and a
-	// cache, and the units for first writes.
-	if err := warm(dir, o.size*int64(10+2*o.freshUnits())); err != nil {
+	// cache, and what is written for the first time.
+	if err := warm(dir, 10*o.size+2*o.freshBytes()); err != nil {
 		return nil, err
 	}
 	var sides []*side
@@ -45,7 +49,7 @@ func (o options) startAll(dir string) ([]*side, error) {
 // need tells whether a row is measured on the named side.
 func (o options) need(name string) bool {
 	for _, r := range o.rows {
-		if name == "skylun" || strings.HasPrefix(name, r.against) {
+		if r.contest == nil && (name == "skylun" || strings.HasPrefix(name, r.against)) {
 			return true
 		}
 	}

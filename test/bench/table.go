@@ -27,7 +27,10 @@ func (l line) cells() []string {
 	if l.flush {
 		ours, theirs, sign = micro(l.ours.flush), micro(l.theirs.flush), "≤ "
 	}
-	wantCPU := ""
+	want, wantCPU := "", ""
+	if l.want > 0 {
+		want = fmt.Sprintf("%s%.2f", sign, l.want)
+	}
 	if l.wantCPU > 0 {
 		wantCPU = fmt.Sprintf("≤ %.2f", l.wantCPU)
 	}
@@ -36,7 +39,7 @@ func (l line) cells() []string {
 		verdict = "ok"
 	}
 	return []string{l.name, l.client, ours, l.their, theirs, fmt.Sprintf("%.2f", l.ratio), fmt.Sprintf("%.2f–%.2f", l.low, l.high),
-		fmt.Sprintf("%s%.2f", sign, l.want), micro(l.ours.cpu), micro(l.theirs.cpu), fmt.Sprintf("%.2f", l.cpuRatio()), wantCPU, verdict}
+		want, micro(l.ours.cpu), micro(l.theirs.cpu), fmt.Sprintf("%.2f", l.cpuRatio()), wantCPU, verdict}
 }
 
 func micro(d time.Duration) string {
