@@ -76,6 +76,13 @@ func (f *fake) ResizeVolume(_ context.Context, name string, s node.ResizeSpec) (
 	return node.VolumeStatus{Name: name, Size: s.Size}, nil
 }
 
+func (f *fake) PinVolume(_ context.Context, name string, pin bool) (node.VolumeStatus, error) {
+	if name == "blank" {
+		return node.VolumeStatus{}, node.Failure(node.ErrInvalid, "no image")
+	}
+	return node.VolumeStatus{Name: name, Pinned: pin}, nil
+}
+
 func (f *fake) ReadVolume(_ context.Context, name string, g func([]byte, int64) error) error {
 	if name != f.volume.Name {
 		return node.Failure(node.ErrNotFound, "no such volume")
@@ -110,9 +117,9 @@ func (f *fake) Status(context.Context) (node.Status, error) {
 	return node.Status{
 		Node: `odd "name"`, Version: "1", Started: time.Unix(1700000000, 0),
 		Volumes: []node.VolumeStatus{f.volume},
-		Caches:  []node.CacheStatus{{Image: "a/b.vhd", Identity: "x", Size: 10, Cached: 4, Absent: 6, Misses: 3,
+		Caches: []node.CacheStatus{{Image: "a/b.vhd", Identity: "x", Size: 10, Cached: 4, Absent: 6, Misses: 3,
 			Prefetch: &node.PrefetchStatus{Strategy: "idle", State: "yielding", Rate: 100, Left: 7, Filled: 11, Shared: 13}}, {Image: "closed"}},
-		SCSI:    node.CommandStatus{Commands: 7},
+		SCSI: node.CommandStatus{Commands: 7},
 	}, nil
 }
 
@@ -170,6 +177,11 @@ func TestCalls(t *testing.T) {
 	if _, err := c.Prefetch(ctx, "v9"); !errors.Is(err, node.ErrNotFound) {
 		t.Errorf("Prefetch of no volume: %v", err)
 	}
+	for _, pin := range []bool{true, false} {
+		if v, err := c.PinVolume(ctx, "a/b", pin); err != nil || v.Name != "a/b" || v.Pinned != pin {
+			t.Errorf("PinVolume: %+v %v", v, err)
+		}
+	}
 	for _, name := range []string{"plain", "dir/with space.vhd", "50%?#/x"} {
 		if m, err := c.Image(ctx, name); err != nil || m.Name != name {
 			t.Errorf("Image(%q): %+v %v", name, m, err)
@@ -197,6 +209,7 @@ func TestCalls(t *testing.T) {
 		{"invalid", second(c.CreateVolume(ctx, node.VolumeSpec{Name: "n"})), node.ErrInvalid, "no size"},
 		{"used", c.DeleteVolume(ctx, "v1"), node.ErrInUse, "volume v1 is in use"},
 		{"shrunk", second(c.ResizeVolume(ctx, "v1", node.ResizeSpec{Size: 512})), node.ErrInvalid, "too small"},
+		{"blank", second(c.PinVolume(ctx, "blank", true)), node.ErrInvalid, "no image"},
 		{"failed", second(c.Volume(ctx, "broken")), nil, "the disk is on fire"},
 		{"read of nothing", c.ReadVolume(ctx, "nope", nil), node.ErrNotFound, "no such volume"},
 	} {

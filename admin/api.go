@@ -22,6 +22,7 @@ type API interface {
 
 	Prefetch(ctx context.Context, volume string) (node.VolumePrefetch, error)
 	SetPrefetch(ctx context.Context, volume string, spec node.PrefetchSpec) (node.VolumePrefetch, error)
+	PinVolume(ctx context.Context, name string, pin bool) (node.VolumeStatus, error)
 
 	// ReadVolume calls f with the content of a volume, in ascending order;
 	// what no call covers reads as zeros. p is valid during the call.

@@ -151,6 +151,11 @@ func (c *Client) SetPrefetch(ctx context.Context, volume string, spec node.Prefe
 	return s, c.call(ctx, http.MethodPut, volumePath(volume)+"/prefetch", spec, &s)
 }
 
+// PinVolume implements API.
+func (c *Client) PinVolume(ctx context.Context, name string, pin bool) (v node.VolumeStatus, err error) {
+	return v, c.call(ctx, http.MethodPut, volumePath(name)+"/pinned", pinSpec{pin}, &v)
+}
+
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
 	resp, err := c.do(ctx, http.MethodGet, volumePath(name)+"/content", nil)

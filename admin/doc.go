@@ -8,6 +8,7 @@
 //	POST   /v1/volumes                  {"name":, "image":, "size":}
 //	GET    /v1/volumes/NAME
 //	DELETE /v1/volumes/NAME
+//	PUT    /v1/volumes/NAME/pinned      {"pinned":}
 //	GET    /v1/volumes/NAME/content     the bytes, see content.go
 //	GET    /v1/images
 //	GET    /v1/images/NAME

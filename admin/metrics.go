@@ -85,6 +85,15 @@ func metricsText(s node.Status) []byte {
 	caches("cache_misses_total", "counter", "Reads of the image that needed the store.", func(c node.CacheStatus) any { return c.Misses })
 	caches("cache_fetches_total", "counter", "Ranged reads of the store for the image.", func(c node.CacheStatus) any { return c.Fetches })
 	caches("cache_fetched_bytes_total", "counter", "Bytes fetched from the store for the image.", func(c node.CacheStatus) any { return c.FetchedBytes })
+	caches("cache_zero_bytes", "gauge", "Bytes of the image that are known to be zeros.", func(c node.CacheStatus) any { return c.Zero })
+	caches("cache_dropped_total", "counter", "Fetches that were answered and not kept.", func(c node.CacheStatus) any { return c.Dropped })
+	caches("cache_damaged_blocks_total", "counter", "Copied blocks that were not what had been stored, and were fetched again.", func(c node.CacheStatus) any { return c.Damaged })
+	caches("cache_unreadable_blocks_total", "counter", "Copied blocks that the local disk could not read, and were fetched again.", func(c node.CacheStatus) any { return c.Unreadable })
+	one("cache_limit_bytes", "gauge", "What all caches may hold together; 0: no limit.", s.Cache.Limit)
+	one("cache_held_bytes", "gauge", "What they hold.", s.Cache.Held)
+	one("cache_pinned_bytes", "gauge", "Of it, for volumes that are pinned.", s.Cache.Pinned)
+	one("cache_evicted_bytes_total", "counter", "Bytes that have left the caches.", s.Cache.Evicted)
+	one("cache_gave_way_bytes_total", "counter", "Of these, because the local disk was full or got low.", s.Cache.GaveWay)
 
 	open := slices.DeleteFunc(slices.Clone(s.Caches), func(c node.CacheStatus) bool { return c.Prefetch == nil })
 	prefetch := func(name, kind, help string, f func(node.PrefetchStatus) any) {

@@ -56,6 +56,7 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 		h.reply(w, r, http.StatusOK, v, err)
 	})
 	m.HandleFunc("PUT /v1/volumes/{name}/prefetch", h.setPrefetch)
+	m.HandleFunc("PUT /v1/volumes/{name}/pinned", h.pinVolume)
 	m.HandleFunc("GET /v1/volumes/{name}/content", h.readVolume)
 	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.Images(r.Context())
@@ -112,6 +113,23 @@ func (h *handler) setPrefetch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := h.api.SetPrefetch(r.Context(), r.PathValue("name"), spec)
+	h.reply(w, r, http.StatusOK, v, err)
+}
+
+// pinSpec says whether a volume is to be pinned.
+type pinSpec struct {
+	Pinned bool `json:"pinned"`
+}
+
+func (h *handler) pinVolume(w http.ResponseWriter, r *http.Request) {
+	var spec pinSpec
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&spec); err != nil {
+		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+		return
+	}
+	v, err := h.api.PinVolume(r.Context(), r.PathValue("name"), spec.Pinned)
 	h.reply(w, r, http.StatusOK, v, err)
 }
 

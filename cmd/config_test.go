@@ -243,8 +243,11 @@ func TestBadConfig(t *testing.T) {
 		{"data_dir", "data_dir: " + strings.Repeat("/long", 25), "1: data_dir: the socket /long"},
 		{"member is a file", "local: {members: [config.yaml]}", "1: local.members[0]: "},
 
+		{"cache size", "cache: {max_size: 1MiB}", "1: cache.max_size: 1MiB is less than 16MiB"},
+		{"negative cache size", "cache: {max_size: -1}", `1: cache.max_size: "-1" is not a size`},
+		{"pin of a blank disk", disk("{volume: v, size: 1GiB, pin: true}"), "5: targets[0].luns[0].disk.pin: a disk without an image"},
+
 		// Keys of features that are to come.
-		{"cache size", "cache: {max_size: 20GiB}", "1: cache.max_size: not supported yet"},
 		{"prefetch of a volume", disk("{volume: v, size: 1GiB, prefetch: never}"), `5: targets[0].luns[0].disk.prefetch: "never" is none of off, readahead, idle, full`},
 		{"prefetch hours", "cache: {prefetch_hours: 22-6}", `1: cache.prefetch_hours: "22-6" is no span of the day; write 22:00-06:00`},
 		{"prefetch rate", "cache: {prefetch_rate: 512B}", "1: cache.prefetch_rate: "},

@@ -61,6 +61,7 @@ func statusText(t *table, s node.Status, now time.Time) {
 	t.row("data", s.DataDir)
 	t.row("store", s.Store.URL)
 	t.row("", fmt.Sprintf("%d reads (%s), %d writes (%s), %d errors", s.Store.Gets, human(s.Store.BytesIn), s.Store.Puts, human(s.Store.BytesOut), s.Store.Errors))
+	t.row("cache", cacheText(s))
 	t.row("portals", strings.Join(s.Portals, ", "))
 	t.row("iscsi", fmt.Sprintf("%s, %d commands, %s read, %s written", count(s.SCSI.Sessions, "session"), s.SCSI.Commands, human(s.SCSI.BytesRead), human(s.SCSI.BytesWritten)))
 
@@ -88,7 +89,11 @@ func statusText(t *table, s node.Status, now time.Time) {
 		t.row()
 		t.row("IMAGE", "SIZE", "LOCAL", "COPIED", "EMPTY", "HITS", "MISSES", "FETCHED", "USED BY")
 		for _, c := range s.Caches {
-			t.row(c.Image, node.Size(c.Size).Human(), node.Percent(c.Local()), node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
+			local := node.Percent(c.Local())
+			if c.Pinned {
+				local += " pinned"
+			}
+			t.row(c.Image, node.Size(c.Size).Human(), local, node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
 				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(append(c.Volumes, c.Drives...), ","))
 		}
 	}
@@ -110,4 +115,26 @@ func statusText(t *table, s node.Status, now time.Time) {
 			}
 		}
 	}
+}
+
+// cacheText tells what all caches hold together, and what is worth knowing.
+func cacheText(s node.Status) string {
+	text := node.Size(s.Cache.Held).Human()
+	if s.Cache.Limit > 0 {
+		text += " of " + node.Size(s.Cache.Limit).Human()
+	}
+	if s.Cache.Pinned > 0 {
+		text += fmt.Sprintf(", %s pinned", node.Size(s.Cache.Pinned).Human())
+	}
+	if s.Cache.Evicted > 0 {
+		text += fmt.Sprintf(", %s have left", node.Size(s.Cache.Evicted).Human())
+	}
+	bad := uint64(0)
+	for _, c := range s.Caches {
+		bad += c.Damaged + c.Unreadable
+	}
+	if bad > 0 {
+		text += fmt.Sprintf(", %s found damaged", count(int(bad), "block"))
+	}
+	return text
 }

@@ -99,7 +99,7 @@ volume the file does not hold its content at one moment: log out first.`,
 			})
 		},
 	}
-	return group("volume", "Volumes of this node", create, list, show, newResize(e), export, rm)
+	return group("volume", "Volumes of this node", create, list, show, newResize(e), newPin(e, true), newPin(e, false), export, rm)
 }
 
 // sizeFlag is a number of bytes as the user writes it.
@@ -138,6 +138,9 @@ func (e *env) printVolume(v node.VolumeStatus) error {
 		if v.Image != nil {
 			t.row("image", v.Image.Name)
 			t.row("image identity", v.Image.Identity)
+			t.row("image local", fmt.Sprintf("%s (%s copied, %s empty, %s to be fetched)", node.Percent(v.Image.Local()),
+				node.Size(v.Image.Cached).Human(), node.Size(v.Image.Zero).Human(), node.Size(v.Image.Absent).Human()))
+			t.row("pinned", yesNo(v.Pinned))
 		}
 		if v.LUN != nil {
 			t.row("target", v.LUN.IQN)

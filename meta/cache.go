@@ -18,6 +18,10 @@ type Cache struct {
 
 	// Scanned tells that the ranges the store says are empty are in the map.
 	Scanned bool `json:"scanned,omitempty"`
+
+	// Sums tells that there are checksums for all copies. Those that were made
+	// up to schema 3 have none.
+	Sums bool `json:"sums,omitempty"`
 }
 
 // Caches returns all caches in the order in which they were created.
@@ -44,6 +48,29 @@ func (d *DB) PutCache(c Cache) error {
 	}
 	return d.bolt.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketCaches).Put(binary.BigEndian.AppendUint64(nil, c.Map), value)
+	})
+}
+
+// ChangeCache calls f with what is stored about a cache and stores what f makes of
+// it, in one transaction. It fails with ErrNotFound when there is no such cache.
+func (d *DB) ChangeCache(id uint64, f func(*Cache)) error {
+	key := binary.BigEndian.AppendUint64(nil, id)
+	return d.bolt.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketCaches)
+		value := b.Get(key)
+		if value == nil {
+			return fmt.Errorf("cache %d: %w", id, ErrNotFound)
+		}
+		var c Cache
+		if err := json.Unmarshal(value, &c); err != nil {
+			return fmt.Errorf("cache %d: %w: %v", id, ErrCorrupt, err)
+		}
+		f(&c)
+		value, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		return b.Put(key, value)
 	})
 }
 

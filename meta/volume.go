@@ -18,6 +18,8 @@ type Volume struct {
 	Image     string          `json:"image,omitempty"`      // the image below; empty: blank
 	ImageInfo json.RawMessage `json:"image_info,omitempty"` // how its content is pinned, in the store's own words
 
+	Pinned bool `json:"pinned,omitempty"` // all of the image is to be local, and to stay
+
 	Layer   uint64    `json:"layer"` // the one it writes to
 	Created time.Time `json:"created"`
 }
@@ -123,6 +125,22 @@ func (d *DB) ResizeVolume(name string, size int64) error {
 		if err := putLayer(tx, l); err != nil {
 			return err
 		}
+		return putVolume(tx, v)
+	})
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// PinVolume stores whether a volume is pinned.
+func (d *DB) PinVolume(name string, pinned bool) error {
+	err := d.bolt.Update(func(tx *bbolt.Tx) error {
+		v, err := getVolume(tx, name)
+		if err != nil {
+			return err
+		}
+		v.Pinned = pinned
 		return putVolume(tx, v)
 	})
 	if err != nil {

@@ -47,7 +47,7 @@ type LocalConfig struct {
 
 // CacheConfig says how copies of image blocks are kept.
 type CacheConfig struct {
-	MaxSize  Size   `yaml:"max_size"` // 0: as large as the images
+	MaxSize  Size   `yaml:"max_size"` // of all caches together; 0: as large as the images
 	Prefetch string `yaml:"prefetch"` // off, readahead, idle, full: what is fetched before anybody reads it
 
 	PrefetchRate  Size   `yaml:"prefetch_rate"`  // bytes a second that filling takes at most; 0: any
@@ -122,6 +122,7 @@ type DiskConfig struct {
 	Image    string `yaml:"image"` // what it is an overlay of, empty: a blank disk
 	Size     Size   `yaml:"size"`  // 0: the size of the image
 	ReadOnly bool   `yaml:"read_only"`
+	Pin      bool   `yaml:"pin"`      // all of the image is to be local, and to stay
 	Prefetch string `yaml:"prefetch"` // empty: that of cache
 }
 
@@ -143,7 +144,7 @@ func DefaultConfig() Config {
 		DataDir: "./data",
 		Log:     LogConfig{Level: "info", Format: "text"},
 		Local:   LocalConfig{LowSpace: 1 << 30},
-		Cache:   CacheConfig{Prefetch: "idle", BootProfile: 3 * time.Minute},
+		Cache:   CacheConfig{MaxSize: 20 << 30, Prefetch: "idle", BootProfile: 3 * time.Minute},
 		Portals: []PortalConfig{{Listen: "127.0.0.1:3260"}},
 	}
 }

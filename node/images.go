@@ -9,10 +9,8 @@ import (
 	"time"
 
 	"skylun/blobstore"
-	"skylun/block"
 	"skylun/meta"
 	"skylun/overlay"
-	"skylun/raid"
 )
 
 // image is one content of an image with its cache, shared by the volumes that
@@ -22,15 +20,14 @@ type image struct {
 	meta  meta.Cache
 	cache *overlay.Cache
 	boots *boots // nil: nothing is exported
-	users int    // guarded by Node.mu
+	cacheFiles
+	users int // guarded by Node.mu
 }
 
 func (m *image) close() error {
 	m.boots.end()
 	return m.cache.Close()
 }
-
-func cacheFile(id uint64) string { return fmt.Sprintf("caches/%d", id) }
 
 // openImage returns the image with one more user. The caller holds changes.
 func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, error) {
@@ -58,36 +55,28 @@ func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error)
 	if err != nil {
 		return nil, false, err
 	}
-	var file *raid.File
+	var files cacheFiles
 	if found {
-		file, err = n.array.Open(cacheFile(c.Map), block.Ceil(c.Size, block.Size))
-		if errors.Is(err, raid.ErrNotExist) {
+		if err := n.closeIdle(c.Map); err != nil {
+			n.log.Warn("the local copies of an image", "image", info.Name, "err", err)
+		}
+		if files, err = n.openCacheFiles(c); err != nil && lasting(err) {
 			n.log.Warn("the local copies of an image are gone; it is read from the store again", "image", info.Name, "err", err)
-			err = n.db.DeleteCache(c.Map)
+			err = n.removeCache(c.Map)
 			found = false
 		}
 	}
 	if !found && err == nil {
 		// Copies of what the image was before are of use to nobody.
 		if err = n.dropCaches(info.Name); err == nil {
-			c, file, err = n.createCache(info)
+			c, files, err = n.createCache(info)
 		}
 	}
 	if err != nil {
 		return nil, false, localError("cache of image "+info.Name, err)
 	}
-	m = &image{info: info, meta: c, users: 1}
-	m.cache, err = overlay.OpenCache(overlay.CacheConfig{
-		Name:  info.Name,
-		Image: n.store.Image(info),
-		File:  file,
-		Map:   n.db.Map(c.Map),
-		Log:   n.log.With("image", info.Name),
-
-		Prefetcher: n.prefetcher,
-	})
-	if err != nil {
-		file.Close()
+	m = &image{info: info, meta: c, cacheFiles: files, users: 1}
+	if m.cache, err = n.newCache(c, n.store.Image(info), n.prefetcher, files); err != nil {
 		return nil, false, err
 	}
 	n.watchBoots(m)
@@ -122,7 +111,7 @@ func (n *Node) scan(ctx context.Context, m *image) {
 		return
 	}
 	m.meta.Scanned = true
-	if err := n.db.PutCache(m.meta); err != nil {
+	if err := n.db.ChangeCache(m.meta.Map, func(c *meta.Cache) { c.Scanned = true }); err != nil {
 		n.log.Warn("database", "image", m.info.Name, "err", err)
 	}
 }
@@ -138,27 +127,27 @@ func (n *Node) findCache(info blobstore.Info) (c meta.Cache, found bool, err err
 	return all[i], true, nil
 }
 
-// createCache makes a cache: its file first, so that a crash leaves a file
-// that nobody knows and not a cache without one.
-func (n *Node) createCache(info blobstore.Info) (c meta.Cache, file *raid.File, err error) {
+// createCache makes a cache: its files first, so that a crash leaves files
+// that nobody knows and not a cache without them.
+func (n *Node) createCache(info blobstore.Info) (c meta.Cache, files cacheFiles, err error) {
 	id, err := n.db.NewMap()
 	if err != nil {
-		return c, nil, err
+		return c, files, err
 	}
-	file, err = n.array.Create(cacheFile(id), block.Ceil(info.Size, block.Size))
-	if err != nil {
-		return c, nil, err
+	c = meta.Cache{Image: info.Name, Identity: info.Identity, Size: info.Size, Map: id, Sums: true}
+	if files, err = n.createCacheFiles(c); err != nil {
+		return c, files, err
 	}
-	c = meta.Cache{Image: info.Name, Identity: info.Identity, Size: info.Size, Map: id}
 	if err := n.db.PutCache(c); err != nil {
-		file.Close()
-		n.array.Remove(cacheFile(id))
-		return c, nil, err
+		files.close()
+		n.removeCacheFiles(id)
+		return c, files, err
 	}
-	return c, file, nil
+	return c, files, nil
 }
 
-// releaseImage takes one user from m and closes it when there is none left.
+// releaseImage takes one user from m and closes it when there is none left. The
+// caller holds changes.
 func (n *Node) releaseImage(m *image) error {
 	if m == nil {
 		return nil
@@ -170,10 +159,14 @@ func (n *Node) releaseImage(m *image) error {
 		delete(n.images, m.meta.Map)
 	}
 	n.mu.Unlock()
-	if last {
-		return m.close()
+	if !last {
+		return nil
 	}
-	return nil
+	err := m.close()
+	if n.server != nil {
+		n.addIdle(m.meta)
+	}
+	return err
 }
 
 // dropCaches removes the local copies of an image, as far as no volume is made
@@ -184,10 +177,7 @@ func (n *Node) dropCaches(name string) error {
 		return err
 	}
 	for _, c := range caches {
-		if err := n.db.DeleteCache(c.Map); err != nil {
-			return err
-		}
-		if err := n.array.Remove(cacheFile(c.Map)); err != nil {
+		if err := errors.Join(n.closeIdle(c.Map), n.removeCache(c.Map)); err != nil {
 			return err
 		}
 		n.log.Info("local copies of an image removed", "image", c.Image, "identity", c.Identity)
@@ -274,6 +264,7 @@ func (m *image) status() CacheStatus {
 		Image: m.info.Name, Identity: m.info.Identity, Size: s.Cached + s.Zero + s.Absent,
 		Cached: s.Cached, Zero: s.Zero, Absent: s.Absent,
 		Hits: uint64(s.Hits), Misses: uint64(s.Misses), Fetches: uint64(s.Fetches), FetchedBytes: uint64(s.FetchedBytes),
+		Dropped: uint64(s.Dropped), Damaged: uint64(s.Damaged), Unreadable: uint64(s.Unreadable), Pinned: m.cache.Pinned(),
 		Prefetch: &p,
 	}
 }

@@ -37,6 +37,7 @@ type Node struct {
 	store blobstore.Store
 	db    *meta.DB
 	array *raid.Array
+	pool  *overlay.Pool // of all caches
 
 	conflicts []error // what was mapped and cannot be so with this configuration
 
@@ -54,9 +55,10 @@ type Node struct {
 	changes sync.Mutex
 
 	mu      sync.Mutex
-	volumes map[string]*volume // guarded by mu: those that are open, by name; nil after Close
-	images  map[uint64]*image  // guarded by mu: those whose cache is open, by its map
-	removed []*image           // guarded by mu: of media that nothing reads any more, to be released
+	volumes map[string]*volume    // guarded by mu: those that are open, by name; nil after Close
+	images  map[uint64]*image     // guarded by mu: those whose cache is open, by its map
+	idle    map[uint64]*idleCache // guarded by mu: caches whose images nothing uses
+	removed []*image              // guarded by mu: of media that nothing reads any more, to be released
 }
 
 // lunPlace says where a volume appears.
@@ -74,7 +76,8 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	if _, err := os.Stat(cfg.DatabasePath()); errors.Is(err, os.ErrNotExist) && !create {
 		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
 	}
-	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}}
+	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
+	n.pool = overlay.NewPool(int64(cfg.Cache.MaxSize), log)
 	n.profiles.init()
 	for _, t := range cfg.Targets {
 		for _, l := range t.LUNs {
@@ -215,12 +218,15 @@ func (n *Node) Close(ctx context.Context) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	n.mu.Lock()
-	volumes, images := n.volumes, n.images
-	n.volumes, n.images = nil, nil // no volume is opened any more
+	volumes, images, idle := n.volumes, n.images, n.idle
+	n.volumes, n.images, n.idle = nil, nil, nil // no volume is opened any more
 	n.mu.Unlock()
 	errs = append(errs, closeVolumes(volumes)...)
 	for _, m := range images {
 		errs = append(errs, m.close())
+	}
+	for _, c := range idle {
+		errs = append(errs, c.Cache.Close())
 	}
 	n.profiles.end()
 	errs = append(errs, n.closeParts())

@@ -31,6 +31,8 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	if s.Caches, err = n.caches(); err != nil {
 		return s, err
 	}
+	p := n.pool.Stats()
+	s.Cache = PoolStatus{Limit: p.Limit, Held: p.Held, Pinned: p.Pinned, Evicted: uint64(p.Evicted), GaveWay: uint64(p.GaveWay)}
 	for _, t := range n.cfg.Targets {
 		s.Targets = append(s.Targets, TargetStatus{IQN: t.IQN, LUNs: n.lunsOf(s.Volumes, t.IQN), Sessions: []SessionStatus{}})
 	}
@@ -126,8 +128,11 @@ func (n *Node) cacheStatus(info blobstore.Info) (s CacheStatus, known bool, err 
 
 func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 	n.mu.Lock()
-	open := n.images[c.Map]
+	open, idle := n.images[c.Map], n.idle[c.Map]
 	n.mu.Unlock()
+	if open == nil && idle != nil {
+		open = &image{info: blobstore.Info{Name: c.Image, Identity: c.Identity, Size: c.Size}, cache: idle.Cache}
+	}
 	if open != nil {
 		return open.status(), nil
 	}

@@ -65,7 +65,10 @@ func (n *Node) watchSpace(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
 	for {
-		w.look(ctx, n.watchedVolumes())
+		n.keepFree() // copies leave before anybody is warned
+		if w.limit > 0 {
+			w.look(ctx, n.watchedVolumes())
+		}
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():

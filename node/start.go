@@ -80,12 +80,10 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 		// It lives until Close, longer than ctx, which is the start's.
 		n.failed = server.Serve(context.WithoutCancel(ctx))
 	}()
-	if cfg.Local.LowSpace > 0 {
-		watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-		var watch sync.WaitGroup
-		watch.Go(func() { n.watchSpace(watching) })
-		n.stopWatch = func() { stop(); watch.Wait() }
-	}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { n.watchSpace(watching) })
+	n.stopWatch = func() { stop(); watch.Wait() }
 	for _, p := range n.Portals() {
 		log.Info("listening", "portal", p.String())
 	}
@@ -159,6 +157,12 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 		n.log.Info("disk", attrs...)
 	}
 	if err := n.buildDrives(ctx, units); err != nil {
+		return err
+	}
+	if err := n.pinAll(ctx); err != nil {
+		return err
+	}
+	if err := n.openIdle(); err != nil {
 		return err
 	}
 	n.units = units

@@ -21,6 +21,7 @@ type Status struct {
 	Targets []TargetStatus `json:"targets"`
 	Volumes []VolumeStatus `json:"volumes"`
 	Caches  []CacheStatus  `json:"caches"`
+	Cache   PoolStatus     `json:"cache"`
 	SCSI    CommandStatus  `json:"iscsi"`
 }
 
@@ -74,8 +75,9 @@ type VolumeStatus struct {
 	Size    int64      `json:"size"`
 	Created time.Time  `json:"created"`
 	Image   *ImageUse  `json:"image,omitempty"`
-	Written int64      `json:"written"` // in blocks the guest wrote
-	Zeroed  int64      `json:"zeroed"`  // in blocks the guest discarded or zeroed
+	Pinned  bool       `json:"pinned,omitempty"` // all of its image is to be local, and to stay
+	Written int64      `json:"written"`          // in blocks the guest wrote
+	Zeroed  int64      `json:"zeroed"`           // in blocks the guest discarded or zeroed
 	LUN     *LUNStatus `json:"lun,omitempty"`
 }
 
@@ -85,6 +87,25 @@ type ImageUse struct {
 	Name     string `json:"name"`
 	Identity string `json:"identity"`
 	Size     int64  `json:"size"`
+
+	// Of the image, in the cache that it shares with other volumes.
+	Cached int64 `json:"cached"` // copied from the store
+	Zero   int64 `json:"zero"`   // known to be zeros, nothing to copy
+	Absent int64 `json:"absent"` // to be fetched when read
+}
+
+// Local returns how much of the image needs no store, between 0 and 1.
+func (u ImageUse) Local() float64 {
+	return CacheStatus{Size: u.Cached + u.Zero + u.Absent, Absent: u.Absent}.Local()
+}
+
+// PoolStatus is what all caches of the node hold together.
+type PoolStatus struct {
+	Limit   int64  `json:"limit"`    // 0: none
+	Held    int64  `json:"held"`     // now
+	Pinned  int64  `json:"pinned"`   // of it: does not leave
+	Evicted uint64 `json:"evicted"`  // bytes that have left since the node started
+	GaveWay uint64 `json:"gave_way"` // of these: because the disk was full or got low
 }
 
 // CacheStatus is how much of an image is local.
@@ -97,11 +118,15 @@ type CacheStatus struct {
 	Absent   int64    `json:"absent"`  // to be fetched when read
 	Volumes  []string `json:"volumes"` // that use it
 	Drives   []string `json:"drives"`  // that it is in
+	Pinned   bool     `json:"pinned,omitempty"`
 	// Since the image was opened.
 	Hits         uint64 `json:"hits"`
 	Misses       uint64 `json:"misses"`
 	Fetches      uint64 `json:"fetches"`
 	FetchedBytes uint64 `json:"fetched_bytes"`
+	Dropped      uint64 `json:"dropped"`    // fetches that were answered and not kept
+	Damaged      uint64 `json:"damaged"`    // blocks that were not what had been stored, and were fetched again
+	Unreadable   uint64 `json:"unreadable"` // blocks that the local disk could not read, and were fetched again
 
 	Prefetch *PrefetchStatus `json:"prefetch,omitempty"` // of an image that is open
 }

@@ -24,6 +24,10 @@ const MaxLUN = 255
 // do not fit on ext4, the usual home of a member.
 const MaxVolumeSize Size = 16<<40 - 1<<20
 
+// minCacheSize is the least that a cache works with: a few fetches and what is
+// being read.
+const minCacheSize Size = 16 << 20
+
 // Validate returns everything that is wrong with c, as Problems, or nil. It
 // does no I/O but for looking at local.members. c must have been resolved.
 func (c *Config) Validate() error {
@@ -55,8 +59,8 @@ func (c *Config) validateNode(ps *Problems) {
 	if err := c.Blobstore.Validate(); err != nil {
 		*ps = append(*ps, storeProblems(err)...)
 	}
-	if c.Cache.MaxSize != 0 {
-		ps.unsupported("cache.max_size", "a cache grows up to the size of its image; leave the key out")
+	if c.Cache.MaxSize != 0 && c.Cache.MaxSize < minCacheSize {
+		ps.add("cache.max_size", "%v is less than %v; give the cache that or more, or 0 for no limit", c.Cache.MaxSize, minCacheSize)
 	}
 	validatePrefetch(ps, "cache.prefetch", c.Cache.Prefetch)
 	if d := c.Cache.BootProfile; d < 0 || d > time.Hour {
@@ -236,6 +240,9 @@ func validateLUN(ps *Problems, key string, j int, l *LUNConfig, luns map[int]int
 		ps.add(vkey, "volume %s is declared as %s already, with another image or size, and one volume cannot be two units", l.Disk.Volume, use.key)
 	} else {
 		ps.add(vkey, "volume %s is %s already; one volume cannot be two units", l.Disk.Volume, use.key)
+	}
+	if l.Disk.Pin && l.Disk.Image == "" {
+		ps.add(key+".disk.pin", "a disk without an image is local anyway; leave the key out")
 	}
 	if l.Disk.Size == 0 && l.Disk.Image == "" {
 		ps.add(key+".disk.size", "missing; a disk without an image needs one, such as 10GiB")

@@ -127,6 +127,11 @@ func (n *Node) DeleteVolume(ctx context.Context, name string) error {
 	if open != nil {
 		return Failure(ErrInUse, fmt.Sprintf("volume %s is being exported; try again when that is done", name))
 	}
+	if n.pinned(v) {
+		if err := n.unpin(v); err != nil {
+			return err
+		}
+	}
 	return n.removeVolume(v)
 }
 
@@ -197,9 +202,9 @@ func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Inf
 		Name:  m.Name,
 		ID:    m.Layer,
 		Size:  m.Size,
-		File:  file,
-		Map:   n.db.Map(m.Layer),
-		Notes: notes,
+		File:  n.pool.File(file),
+		Map:   n.pool.Map(n.db.Map(m.Layer)),
+		Notes: n.pool.Notes(notes),
 		Boot:  n.boot,
 		Log:   log,
 	})
@@ -322,7 +327,13 @@ func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
 		if err != nil {
 			return s, err
 		}
-		s.Image = &ImageUse{Name: v.Image, Identity: info.Identity, Size: info.Size}
+		s.Image = &ImageUse{Name: v.Image, Identity: info.Identity, Size: info.Size, Absent: info.Size}
+		if c, known, err := n.cacheStatus(info); err != nil {
+			return s, err
+		} else if known {
+			s.Image.Cached, s.Image.Zero, s.Image.Absent = c.Cached, c.Zero, c.Absent
+		}
+		s.Pinned = n.pinned(v)
 	}
 	if l := n.place(v.Name); l != nil {
 		s.LUN = &LUNStatus{IQN: l.iqn, LUN: l.lun, Type: "disk", Mapped: l.mapped, Volume: v.Name, Image: v.Image, Size: v.Size}

@@ -174,8 +174,8 @@ func TestStaleCaches(t *testing.T) {
 		if err := n.DeleteVolume(ctx, "w"); err != nil {
 			t.Fatal(err)
 		}
-		if got := files(); got != 1 { // kept for the next volume, until the image changes
-			t.Errorf("%d caches, want 1", got)
+		if got := files(); got != 2 { // copies and sums, kept for the next volume until the image changes
+			t.Errorf("%d files of caches, want 2", got)
 		}
 	}
 	os.Remove(filepath.Join(cfg.DataDir, "blobs", "i"))
@@ -183,7 +183,7 @@ func TestStaleCaches(t *testing.T) {
 		t.Errorf("image that only has copies here: %v", err)
 	}
 	if got := files(); got != 0 {
-		t.Errorf("%d caches after the image was removed", got)
+		t.Errorf("%d files of caches after the image was removed", got)
 	}
 	stop(t, n)
 }

@@ -199,6 +199,19 @@ func (p *Pool) KeepFree(free, want int64) int64 {
 	return p.free(held-room, min(wayBytes, want/16), p.passes.Load(), &p.gaveWay)
 }
 
+// Trim frees what is held beyond the limit, as after a start with a lower one.
+func (p *Pool) Trim() {
+	for {
+		pass := p.passes.Load()
+		p.mu.Lock()
+		over := p.held() - p.limit()
+		p.mu.Unlock()
+		if over <= 0 || p.free(min(over, passBytes), 0, pass, nil) == 0 {
+			return
+		}
+	}
+}
+
 // giveWay makes room for a write that met a full disk, and tells whether it is
 // worth another try. pass is what passes was before the write.
 func (p *Pool) giveWay(n int64, pass uint64) bool {
