@@ -54,8 +54,9 @@ func (d *DB) SetTops(tops []Top) error {
 // ReplaceLayer records that kept, the layer above or below gone, has the
 // content of both, in one transaction. Of the two the lower one must be named by
 // nobody, and nothing but the upper one may lie on it. What lay on gone or named it
-// does so with kept from then on; gone is left as a layer that nobody needs.
-func (d *DB) ReplaceLayer(gone, kept uint64) error {
+// does so with kept from then on, which has size bytes; gone is left as a layer
+// that nobody needs.
+func (d *DB) ReplaceLayer(gone, kept uint64, size int64) error {
 	err := d.bolt.Update(func(tx *bbolt.Tx) error {
 		t, err := tree(tx)
 		if err != nil {
@@ -74,6 +75,7 @@ func (d *DB) ReplaceLayer(gone, kept uint64) error {
 		case t.named(lower.ID) || len(t.Children(lower.ID)) != 1, kept == lower.ID && t.IsTop(gone):
 			return ErrNeeded
 		}
+		k.Size = size
 		if kept == upper.ID {
 			k.Parent = g.Parent
 			return putLayer(tx, k)
@@ -85,8 +87,6 @@ func (d *DB) ReplaceLayer(gone, kept uint64) error {
 				return err
 			}
 		}
-		// Names of layers that are larger than what they name hide the rest.
-		k.Size = max(k.Size, g.Size)
 		if err := putLayer(tx, k); err != nil {
 			return err
 		}

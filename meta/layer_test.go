@@ -198,11 +198,11 @@ func TestReplaceLayer(t *testing.T) {
 		gone, kept uint64
 		want       error
 	}{{one, two, ErrNeeded}, {two, one, ErrNeeded}, {one, 99, ErrNotFound}, {99, one, ErrNotFound}} {
-		if err := db.ReplaceLayer(c.gone, c.kept); !errors.Is(err, c.want) {
+		if err := db.ReplaceLayer(c.gone, c.kept, 1<<20); !errors.Is(err, c.want) {
 			t.Errorf("%d instead of %d: %v, want %v", c.kept, c.gone, err, c.want)
 		}
 	}
-	if err := db.ReplaceLayer(one, three); err == nil {
+	if err := db.ReplaceLayer(one, three, 2<<20); err == nil {
 		t.Error("layers that do not touch")
 	}
 
@@ -210,7 +210,7 @@ func TestReplaceLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantUnneeded(t, db, nil, []uint64{one})
-	if err := db.ReplaceLayer(two, one); err != nil { // downwards
+	if err := db.ReplaceLayer(two, one, 2<<20); err != nil { // downwards
 		t.Fatal(err)
 	}
 	wantUnneeded(t, db, []uint64{two}, nil)
@@ -224,7 +224,7 @@ func TestReplaceLayer(t *testing.T) {
 	if err := db.DeleteSnapshot("b"); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.ReplaceLayer(one, three); err != nil { // upwards
+	if err := db.ReplaceLayer(one, three, 2<<20); err != nil { // upwards
 		t.Fatal(err)
 	}
 	wantUnneeded(t, db, []uint64{one}, nil)
@@ -237,7 +237,7 @@ func TestReplaceLayer(t *testing.T) {
 	if err := db.DeleteSnapshot("c"); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.ReplaceLayer(top, three); !errors.Is(err, ErrNeeded) {
+	if err := db.ReplaceLayer(top, three, 2<<20); !errors.Is(err, ErrNeeded) {
 		t.Errorf("a top merged downwards: %v", err)
 	}
 	wantUnneeded(t, db, nil, []uint64{three})
@@ -346,7 +346,7 @@ func cleanUp(t *testing.T, db *DB, rnd *rand.Rand) error {
 			if rnd.IntN(2) == 0 {
 				gone, kept = kept, gone
 			}
-			if err := db.ReplaceLayer(gone, kept); err != nil {
+			if err := db.ReplaceLayer(gone, kept, max(tree.Layers[gone].Size, tree.Layers[kept].Size)); err != nil {
 				return err
 			}
 		default:
