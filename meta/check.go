@@ -45,7 +45,7 @@ func CheckFile(path string) (problems []string, err error) {
 
 type checker struct {
 	problems []string
-	sizes    map[uint64]int64 // bytes of each map that has an owner
+	sizes    map[uint64]int64 // bytes of each map that has an owner; math.MaxInt64: it may know more
 }
 
 func (c *checker) add(format string, args ...any) {

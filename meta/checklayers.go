@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"encoding/json"
+	"math"
 
 	"go.etcd.io/bbolt"
 )
@@ -13,7 +14,7 @@ func (c *checker) layers(tx *bbolt.Tx, volumes []Volume) {
 	b := tx.Bucket(bucketLayers)
 	if b == nil { // a file of an earlier version, opened without changing it
 		for _, v := range volumes {
-			c.own(v.Layer, v.Size, "volume "+v.Name)
+			c.own(v.Layer, math.MaxInt64, "volume "+v.Name)
 		}
 		return
 	}
@@ -37,7 +38,7 @@ func (c *checker) layers(tx *bbolt.Tx, volumes []Volume) {
 		}
 		all[l.ID] = l
 		children[l.Parent]++
-		c.own(l.ID, l.Size, "a layer")
+		c.own(l.ID, math.MaxInt64, "a layer") // what is beyond the end counts for nothing
 		return nil
 	})
 	roots := map[uint64]uint64{} // of layers that end somewhere

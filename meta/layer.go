@@ -51,6 +51,28 @@ func (d *DB) SetTops(tops []Top) error {
 	})
 }
 
+// RevertTops makes layers that were tops before the tops of their volumes again,
+// and forgets those that SetTops has made so, to which nothing was written: all in
+// one transaction.
+func (d *DB) RevertTops(tops []Top) error {
+	return d.bolt.Update(func(tx *bbolt.Tx) error {
+		for _, t := range tops {
+			v, err := getVolume(tx, t.Volume)
+			if err != nil {
+				return fmt.Errorf("volume %s: %w", t.Volume, err)
+			}
+			if err := tx.Bucket(bucketLayers).Delete(layerKey(v.Layer)); err != nil {
+				return err
+			}
+			v.Layer, v.Size = t.Layer, t.Size
+			if err := putVolume(tx, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // ReplaceLayer records that kept, the layer above or below gone, has the
 // content of both, in one transaction. Of the two the lower one must be named by
 // nobody, and nothing but the upper one may lie on it. What lay on gone or named it

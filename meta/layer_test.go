@@ -169,6 +169,21 @@ func TestSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// A switch that fails comes to nothing.
+	before := treeOf(t, db)
+	tops := []Top{{Volume: "v", Layer: id + 1, Parent: before.Volumes[1].Layer, Size: 1 << 20}}
+	if _, err := db.NewMap(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.SetTops(tops); err != nil {
+		t.Fatal(err)
+	}
+	tops[0].Layer = tops[0].Parent
+	if err := db.RevertTops(tops); err != nil || len(treeOf(t, db).Layers) != len(before.Layers) {
+		t.Errorf("reverted: %v, layers %+v", err, treeOf(t, db).Layers)
+	}
+	wantClean(t, db)
+
 	if err := db.DeleteSnapshot("s"); err != nil {
 		t.Fatal(err)
 	}

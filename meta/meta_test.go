@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -320,8 +321,14 @@ func TestCheckFinds(t *testing.T) {
 			return tx.Bucket(bucketExtents).Put(b, encodeExtent(b, Extent{4096, 8192, 2}))
 		}},
 		{"beyond the end", "of 65536", func(tx *bbolt.Tx, layer uint64) error {
-			key := extentKey(layer, 65536)
-			return tx.Bucket(bucketExtents).Put(key, encodeExtent(key, Extent{65536, 65536 + 4096, 1}))
+			id, err := tx.Bucket(bucketNode).NextSequence()
+			if err != nil {
+				return err
+			}
+			key := extentKey(id, 65536)
+			value := fmt.Appendf(nil, `{"image":"i","size":65536,"map":%d}`, id)
+			return errors.Join(tx.Bucket(bucketCaches).Put(layerKey(id), value),
+				tx.Bucket(bucketExtents).Put(key, encodeExtent(key, Extent{65536, 65536 + 4096, 1})))
 		}},
 		{"nobody's", "belongs to nothing", func(tx *bbolt.Tx, layer uint64) error {
 			key := journalKey(layer+100, 1)
