@@ -169,8 +169,9 @@ func (n *Node) releaseImage(m *image) error {
 	return err
 }
 
-// dropCaches removes the local copies of an image, as far as no volume is made
-// of the content that they are of, no drive has it and nobody reads it. The caller holds changes.
+// dropCaches removes the local copies of an image, as far as no volume and no
+// snapshot is made of the content that they are of, no drive has it and nobody
+// reads it. The caller holds changes.
 func (n *Node) dropCaches(name string) error {
 	caches, err := n.unusedCaches(name)
 	if err != nil {
@@ -190,19 +191,35 @@ func (n *Node) unusedCaches(name string) ([]meta.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := n.db.Volumes()
+	tree, err := n.db.Tree()
 	if err != nil {
 		return nil, err
+	}
+	used := map[string]bool{} // identities that something is made of
+	for _, u := range imageUses(tree) {
+		if info, err := infoOf(u); u.Image == name && err != nil {
+			return nil, err
+		} else if u.Image == name {
+			used[info.Identity] = true
+		}
 	}
 	return slices.DeleteFunc(all, func(c meta.Cache) bool {
 		n.mu.Lock()
 		open := n.images[c.Map] != nil
 		n.mu.Unlock()
-		return c.Image != name || open || n.driveUsing(func(info blobstore.Info) bool { return info.Name == name && info.Identity == c.Identity }) != nil || slices.ContainsFunc(volumes, func(v meta.Volume) bool {
-			info, err := infoOf(v)
-			return v.Image == name && (err != nil || info.Identity == c.Identity)
-		})
+		return c.Image != name || open || n.driveUsing(func(info blobstore.Info) bool { return info.Name == name && info.Identity == c.Identity }) != nil || used[c.Identity]
 	}), nil
+}
+
+// imageUses returns the volumes and, as such, what snapshots hold of volumes.
+func imageUses(tree *meta.Tree) []meta.Volume {
+	uses := slices.Clone(tree.Volumes)
+	for _, s := range tree.Snapshots {
+		for _, v := range s.Volumes {
+			uses = append(uses, meta.Volume{Name: s.Name + "/" + v.Volume, Image: v.Image, ImageInfo: v.ImageInfo})
+		}
+	}
+	return uses
 }
 
 // infoOf returns the image of a volume as it was when the volume was made.
@@ -231,13 +248,20 @@ func (n *Node) Image(ctx context.Context, name string) (ImageStatus, error) {
 func (n *Node) DeleteImage(ctx context.Context, name string) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
-	volumes, err := n.db.Volumes()
+	tree, err := n.db.Tree()
 	if err != nil {
 		return err
 	}
-	for _, v := range volumes {
+	for _, v := range tree.Volumes {
 		if v.Image == name {
 			return Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
+		}
+	}
+	for _, s := range tree.Snapshots {
+		for _, v := range s.Volumes {
+			if v.Image == name {
+				return Failure(ErrInUse, fmt.Sprintf("image %s: snapshot %s is of volume %s, an overlay of it; remove that first with: skylun snapshot rm %s", name, s.Name, v.Volume, s.Name))
+			}
 		}
 	}
 	n.sweep()

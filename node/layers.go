@@ -1,19 +1,177 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"skylun/block"
 	"skylun/meta"
+	"skylun/overlay"
+	"skylun/raid"
 )
+
+// layer is a layer that is open. All volumes that read through it share it.
+type layer struct {
+	dev   *overlay.Layer
+	users int // guarded by Node.changes
+}
 
 func layerFile(id uint64) string { return fmt.Sprintf("layers/%d", id) }
 func notesFile(id uint64) string { return fmt.Sprintf("layers/%d.notes", id) }
 
-// dropLayers removes the layers that nobody names and nothing lies on, and
-// those that only they were needed for. The caller holds changes.
+// useLayers opens layers, the lowest first, each with one more user. All but
+// the last one are sealed, and that one too if sealed says so. The caller holds
+// changes.
+func (n *Node) useLayers(ctx context.Context, chain []meta.Layer, sealed bool) (all []*layer, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.releaseLayers(all))
+		}
+	}()
+	for i, m := range chain {
+		l, err := n.useLayer(ctx, m, sealed || i < len(chain)-1)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// useLayer is useLayers for one.
+func (n *Node) useLayer(ctx context.Context, m meta.Layer, sealed bool) (*layer, error) {
+	n.mu.Lock()
+	l := n.layers[m.ID]
+	n.mu.Unlock()
+	if l == nil {
+		dev, err := n.openLayer(ctx, m, sealed)
+		if err != nil {
+			return nil, err
+		}
+		l = n.addLayer(dev)
+	}
+	l.users++
+	return l, nil
+}
+
+// addLayer remembers a layer that was opened, as one that nobody uses yet.
+func (n *Node) addLayer(dev *overlay.Layer) *layer {
+	l := &layer{dev: dev}
+	n.mu.Lock()
+	n.layers[dev.ID()] = l
+	delete(n.sealed, dev.ID())
+	n.mu.Unlock()
+	return l
+}
+
+// openLayer opens a layer. Of one that is sealed nothing is left in notes:
+// they are those of a process that was killed while it sealed the layer.
+func (n *Node) openLayer(ctx context.Context, m meta.Layer, sealed bool) (_ *overlay.Layer, err error) {
+	file, err := n.array.Open(layerFile(m.ID), block.Ceil(m.Size, block.Size))
+	if err != nil {
+		return nil, err
+	}
+	cfg := n.layerConfig(m)
+	cfg.File, cfg.Sealed = n.pool.File(file), sealed
+	notes, err := n.openNotes(m, sealed)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	if notes != nil {
+		cfg.Notes = n.pool.Notes(notes)
+	}
+	dev, err := overlay.OpenLayer(cfg)
+	if err != nil {
+		file.Close()
+		if notes != nil {
+			notes.Close()
+		}
+		return nil, err
+	}
+	if sealed && notes != nil {
+		if err := n.sealLayer(ctx, dev); err != nil {
+			return nil, errors.Join(err, dev.Close())
+		}
+	}
+	return dev, nil
+}
+
+func (n *Node) layerConfig(m meta.Layer) overlay.LayerConfig {
+	return overlay.LayerConfig{Name: fmt.Sprint(m.ID), ID: m.ID, Size: m.Size, Map: n.pool.Map(n.db.Map(m.ID)), Boot: n.boot, Log: n.log.With("layer", m.ID)}
+}
+
+// openNotes opens the notes of a layer; a sealed one may have none.
+func (n *Node) openNotes(m meta.Layer, sealed bool) (*raid.File, error) {
+	name, size := notesFile(m.ID), overlay.NotesSize(m.Size)
+	f, err := n.array.Open(name, size)
+	switch {
+	case !errors.Is(err, raid.ErrNotExist):
+		return f, err
+	case sealed:
+		return nil, nil
+	}
+	return n.array.Create(name, size)
+}
+
+// sealLayer makes durable what is in a layer that nobody writes to any more.
+func (n *Node) sealLayer(ctx context.Context, dev *overlay.Layer) error {
+	if err := dev.Seal(ctx); err != nil {
+		return err
+	}
+	return n.array.Remove(notesFile(dev.ID()))
+}
+
+// createLayer makes an empty layer, which nobody knows until it is in the
+// database: a crash leaves files of no use.
+func (n *Node) createLayer(m meta.Layer) (*overlay.Layer, error) {
+	file, err := n.array.Create(layerFile(m.ID), block.Ceil(m.Size, block.Size))
+	if err != nil {
+		return nil, err
+	}
+	cfg := n.layerConfig(m)
+	cfg.File = n.pool.File(file)
+	notes, err := n.array.Create(notesFile(m.ID), overlay.NotesSize(m.Size))
+	if err == nil {
+		cfg.Notes = n.pool.Notes(notes)
+		var dev *overlay.Layer
+		if dev, err = overlay.OpenLayer(cfg); err == nil {
+			return dev, nil
+		}
+		notes.Close()
+	}
+	file.Close()
+	return nil, errors.Join(err, n.removeFiles(m.ID))
+}
+
+func (n *Node) removeFiles(id uint64) error {
+	return errors.Join(n.array.Remove(layerFile(id)), n.array.Remove(notesFile(id)))
+}
+
+// releaseLayers takes one user from each layer and closes those that have none
+// left. The caller holds changes.
+func (n *Node) releaseLayers(all []*layer) error {
+	var errs []error
+	for _, l := range slices.Backward(all) {
+		l.users--
+		if l.users > 0 {
+			continue
+		}
+		n.mu.Lock()
+		if n.layers[l.dev.ID()] == l {
+			delete(n.layers, l.dev.ID())
+		}
+		n.mu.Unlock()
+		errs = append(errs, l.dev.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// dropLayers removes the layers that nobody names, nothing lies on and nobody
+// uses, and those that only they were needed for. The caller holds changes.
 func (n *Node) dropLayers() error {
 	for {
 		tree, err := n.db.Tree()
@@ -21,6 +179,7 @@ func (n *Node) dropLayers() error {
 			return err
 		}
 		leaves, _ := tree.Unneeded()
+		leaves = slices.DeleteFunc(leaves, n.layerOpen)
 		if len(leaves) == 0 {
 			return nil
 		}
@@ -32,13 +191,52 @@ func (n *Node) dropLayers() error {
 	}
 }
 
+func (n *Node) layerOpen(id uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.layers[id] != nil
+}
+
 // dropLayer removes a layer: the files first, so that a crash leaves a layer
 // that is still to be removed and no file that nobody knows.
 func (n *Node) dropLayer(id uint64) error {
-	if err := errors.Join(n.array.Remove(layerFile(id)), n.array.Remove(notesFile(id))); err != nil {
+	if err := n.removeFiles(id); err != nil {
 		return localError(fmt.Sprintf("layer %d", id), err)
 	}
+	n.mu.Lock()
+	delete(n.sealed, id)
+	n.mu.Unlock()
 	return n.db.DeleteLayer(id)
+}
+
+// statsOf returns how much of a layer is in which state. Those of sealed layers
+// that are not open are remembered.
+func (n *Node) statsOf(tree *meta.Tree, m meta.Layer) (overlay.Stats, error) {
+	n.mu.Lock()
+	l, stats, known := n.layers[m.ID], overlay.Stats{}, false
+	if l == nil {
+		stats, known = n.sealed[m.ID]
+	}
+	n.mu.Unlock()
+	switch {
+	case l != nil:
+		return l.dev.Stats(), nil
+	case known:
+		return stats, nil
+	}
+	cfg := n.layerConfig(m)
+	cfg.File, cfg.Sealed = nowhere{}, true
+	dev, err := overlay.OpenLayer(cfg)
+	if err != nil {
+		return overlay.Stats{}, err
+	}
+	stats = dev.Stats()
+	n.mu.Lock()
+	if n.layers != nil && n.layers[m.ID] == nil && !tree.IsTop(m.ID) {
+		n.sealed[m.ID] = stats
+	}
+	n.mu.Unlock()
+	return stats, dev.Close()
 }
 
 // checkLayers looks for the files of the layers that are needed; one that is

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -49,16 +51,20 @@ type Node struct {
 	prefetcher *overlay.Prefetcher // nil: nothing is filled
 
 	stopWatch func() // ends the watch of the local space; nil: there is none
+	clean     *cleaner
 
-	// changes is held while volumes, caches or images are made or removed.
+	// changes is held while volumes, snapshots, caches or images are made or
+	// removed, and while what volumes read through changes.
 	// It is taken before mu.
 	changes sync.Mutex
 
 	mu      sync.Mutex
-	volumes map[string]*volume    // guarded by mu: those that are open, by name; nil after Close
-	images  map[uint64]*image     // guarded by mu: those whose cache is open, by its map
-	idle    map[uint64]*idleCache // guarded by mu: caches whose images nothing uses
-	removed []*image              // guarded by mu: of media that nothing reads any more, to be released
+	volumes map[string]*volume       // guarded by mu: those that are open, by name; nil after Close
+	layers  map[uint64]*layer        // guarded by mu: those that are open
+	sealed  map[uint64]overlay.Stats // guarded by mu: of sealed layers that are not open, as far as known
+	images  map[uint64]*image        // guarded by mu: those whose cache is open, by its map
+	idle    map[uint64]*idleCache    // guarded by mu: caches whose images nothing uses
+	removed []*image                 // guarded by mu: of media that nothing reads any more, to be released
 }
 
 // lunPlace says where a volume appears.
@@ -76,7 +82,8 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	if _, err := os.Stat(cfg.DatabasePath()); errors.Is(err, os.ErrNotExist) && !create {
 		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
 	}
-	n := &Node{cfg: cfg, log: log, started: time.Now(), volumes: map[string]*volume{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
+	n := &Node{cfg: cfg, log: log, started: time.Now(), clean: newCleaner(),
+		volumes: map[string]*volume{}, layers: map[uint64]*layer{}, sealed: map[uint64]overlay.Stats{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
 	n.pool = overlay.NewPool(int64(cfg.Cache.MaxSize), log)
 	n.profiles.init()
 	for _, t := range cfg.Targets {
@@ -211,6 +218,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.stopWatch != nil {
 		n.stopWatch()
 	}
+	n.clean.stop()
 	if n.prefetcher != nil {
 		n.prefetcher.Close()
 	}
@@ -218,10 +226,11 @@ func (n *Node) Close(ctx context.Context) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	n.mu.Lock()
-	volumes, images, idle := n.volumes, n.images, n.idle
-	n.volumes, n.images, n.idle = nil, nil, nil // no volume is opened any more
+	volumes, layers, images, idle := n.volumes, n.layers, n.images, n.idle
+	n.volumes, n.layers, n.images, n.idle = nil, nil, nil, nil // no volume is opened any more
 	n.mu.Unlock()
-	errs = append(errs, closeVolumes(volumes)...)
+	errs = append(errs, closeAll(maps.Values(volumes), func(v *volume) error { return v.dev.Close() })...)
+	errs = append(errs, closeAll(maps.Values(layers), func(l *layer) error { return l.dev.Close() })...)
 	for _, m := range images {
 		errs = append(errs, m.close())
 	}
@@ -237,18 +246,18 @@ func (n *Node) Close(ctx context.Context) error {
 	return err
 }
 
-// closeVolumes closes volumes in parallel: each is a sync.
-func closeVolumes(volumes map[string]*volume) []error {
+// closeAll closes in parallel what takes a sync each.
+func closeAll[T any](all iter.Seq[T], close func(T) error) (errs []error) {
 	var wg sync.WaitGroup
-	errs := make(chan error, len(volumes))
-	for _, v := range volumes {
-		wg.Go(func() { errs <- v.close() })
+	var mu sync.Mutex
+	for x := range all {
+		wg.Go(func() {
+			err := close(x)
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
 	}
 	wg.Wait()
-	close(errs)
-	var all []error
-	for err := range errs {
-		all = append(all, err)
-	}
-	return all
+	return errs
 }

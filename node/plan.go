@@ -18,13 +18,17 @@ import (
 type plan struct {
 	spec   VolumeSpec
 	place  lunPlace
-	key    string         // of the disk in the configuration
-	stored *meta.Volume   // nil: to be created
-	info   blobstore.Info // the image's content, when there is an image
+	key    string               // of the disk in the configuration
+	stored *meta.Volume         // nil: to be created
+	info   blobstore.Info       // the image's content, when there is an image
+	from   *meta.SnapshotVolume // what it is to be a copy of, nil: nothing
 }
 
 func (p *plan) size() int64 {
-	if p.spec.Size == 0 {
+	switch {
+	case p.from != nil:
+		return p.from.Size
+	case p.spec.Size == 0:
 		return p.info.Size
 	}
 	return p.spec.Size

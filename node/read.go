@@ -25,6 +25,24 @@ func (n *Node) ReadVolume(ctx context.Context, name string, f func(p []byte, off
 		return err
 	}
 	defer func() { err = errors.Join(err, n.release(v)) }()
+	return read(ctx, v, "volume "+name, f)
+}
+
+// ReadSnapshot is ReadVolume for what a snapshot holds, which is the content of
+// a moment. Of a snapshot of several volumes, ref names one: NAME/VOLUME.
+func (n *Node) ReadSnapshot(ctx context.Context, ref string, f func(p []byte, off int64) error) (err error) {
+	v, err := n.useSnapshot(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, n.release(v))
+		n.clean.wake() // it may be removed by now
+	}()
+	return read(ctx, v, "snapshot "+ref, f)
+}
+
+func read(ctx context.Context, v *volume, what string, f func(p []byte, off int64) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -68,7 +86,7 @@ func (n *Node) ReadVolume(ctx context.Context, name string, f func(p []byte, off
 	for done := range order {
 		got := <-done
 		if got.err != nil {
-			return fmt.Errorf("read volume %s at %d: %w", name, got.off, got.err)
+			return fmt.Errorf("read %s at %d: %w", what, got.off, got.err)
 		}
 		if err := nonZero(got.p, got.off, f); err != nil {
 			return err

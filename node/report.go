@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -33,6 +34,17 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	}
 	p := n.pool.Stats()
 	s.Cache = PoolStatus{Limit: p.Limit, Held: p.Held, Pinned: p.Pinned, Evicted: uint64(p.Evicted), GaveWay: uint64(p.GaveWay)}
+	tree, err := n.db.Tree()
+	if err != nil {
+		return s, err
+	}
+	s.Layers = len(tree.Layers)
+	if s.Snapshots, err = n.snapshots(tree); err != nil {
+		return s, err
+	}
+	if s.Cleaning, err = n.cleaning(tree); err != nil {
+		return s, err
+	}
 	for _, t := range n.cfg.Targets {
 		s.Targets = append(s.Targets, TargetStatus{IQN: t.IQN, LUNs: n.lunsOf(s.Volumes, t.IQN), Sessions: []SessionStatus{}})
 	}
@@ -136,9 +148,7 @@ func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 	if open != nil {
 		return open.status(), nil
 	}
-	cache, err := overlay.OpenCache(overlay.CacheConfig{
-		Name: c.Image, Image: sized(c.Size), File: nowhere{}, Map: n.db.Map(c.Map), Log: n.log,
-	})
+	cache, err := n.openNowhere(c)
 	if err != nil {
 		return CacheStatus{}, err
 	}
@@ -148,12 +158,67 @@ func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 	return s, closed.close()
 }
 
-func (n *Node) closedVolumeStats(v meta.Volume) (overlay.Stats, error) {
-	l, err := overlay.OpenLayer(overlay.LayerConfig{Name: v.Name, ID: v.Layer, Size: v.Size, File: nowhere{}, Map: n.db.Map(v.Layer), Log: n.log})
+// openNowhere opens a cache without its file, to count the states of its
+// blocks.
+func (n *Node) openNowhere(c meta.Cache) (*overlay.Cache, error) {
+	return overlay.OpenCache(overlay.CacheConfig{
+		Name: c.Image, Image: sized(c.Size), File: nowhere{}, Map: n.db.Map(c.Map), Log: n.log,
+	})
+}
+
+// closedVolumeStats returns the figures of a volume that is not open: it is
+// opened without its files.
+func (n *Node) closedVolumeStats(m meta.Volume) (stats overlay.Stats, err error) {
+	tree, err := n.db.Tree()
 	if err != nil {
-		return overlay.Stats{}, err
+		return stats, err
 	}
-	return l.Stats(), l.Close()
+	chain, err := tree.Chain(m.Layer)
+	if err != nil {
+		return stats, fmt.Errorf("volume %s: %w", m.Name, err)
+	}
+	cfg := overlay.Config{Name: m.Name, Size: m.Size, Log: n.log}
+	defer func() {
+		for _, l := range slices.Backward(cfg.Layers) {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for i, l := range chain {
+		c := n.layerConfig(l)
+		c.File, c.Sealed = nowhere{}, i < len(chain)-1
+		dev, err := overlay.OpenLayer(c)
+		if err != nil {
+			return stats, err
+		}
+		cfg.Layers = append(cfg.Layers, dev)
+	}
+	base, err := n.closedCache(m)
+	if err != nil {
+		return stats, err
+	}
+	if base != nil {
+		cfg.Base = base
+		defer func() { err = errors.Join(err, base.Close()) }()
+	}
+	dev, err := overlay.Open(cfg)
+	if err != nil {
+		return stats, err
+	}
+	return dev.Stats(), dev.Close()
+}
+
+// closedCache opens the cache of a volume's image without its file, nil when
+// there is none.
+func (n *Node) closedCache(m meta.Volume) (*overlay.Cache, error) {
+	info, err := infoOf(m)
+	if err != nil || m.Image == "" {
+		return nil, err
+	}
+	c, known, err := n.findCache(info)
+	if err != nil || !known {
+		return nil, err
+	}
+	return n.openNowhere(c)
 }
 
 // nowhere is the file of a layer or a cache that is opened only to count the

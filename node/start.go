@@ -84,6 +84,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	var watch sync.WaitGroup
 	watch.Go(func() { n.watchSpace(watching) })
 	n.stopWatch = func() { stop(); watch.Wait() }
+	n.startCleaner(context.WithoutCancel(ctx))
 	for _, p := range n.Portals() {
 		log.Info("listening", "portal", p.String())
 	}
@@ -115,7 +116,7 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 			delete(n.volumes, p.spec.Name)
 			n.mu.Unlock()
 			if v != nil {
-				err = errors.Join(err, v.close(), n.releaseImage(v.image))
+				err = errors.Join(err, n.close(v))
 			}
 			err = errors.Join(err, n.removeVolume(*p.stored))
 		}

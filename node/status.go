@@ -22,7 +22,12 @@ type Status struct {
 	Volumes []VolumeStatus `json:"volumes"`
 	Caches  []CacheStatus  `json:"caches"`
 	Cache   PoolStatus     `json:"cache"`
-	SCSI    CommandStatus  `json:"iscsi"`
+
+	Snapshots []SnapshotStatus `json:"snapshots"`
+	Layers    int              `json:"layers"` // of all volumes and snapshots
+	Cleaning  CleaningStatus   `json:"cleaning"`
+
+	SCSI CommandStatus `json:"iscsi"`
 }
 
 // StoreStatus is what was asked of the blob store since the node started.
@@ -76,9 +81,66 @@ type VolumeStatus struct {
 	Created time.Time  `json:"created"`
 	Image   *ImageUse  `json:"image,omitempty"`
 	Pinned  bool       `json:"pinned,omitempty"` // all of its image is to be local, and to stay
-	Written int64      `json:"written"`          // in blocks the guest wrote
-	Zeroed  int64      `json:"zeroed"`           // in blocks the guest discarded or zeroed
 	LUN     *LUNStatus `json:"lun,omitempty"`
+
+	// These four are its size in whole blocks.
+	Written int64 `json:"written"` // in blocks the guest wrote, in all layers
+	Zeroed  int64 `json:"zeroed"`  // in blocks the guest discarded or zeroed
+	Cached  int64 `json:"cached"`  // of the image, and local or known to be empty
+	Absent  int64 `json:"absent"`  // of the image, and only in the store; or never written
+
+	// Of one volume that is asked for.
+	Snapshots []string      `json:"snapshots,omitempty"`
+	Layers    []LayerStatus `json:"layers,omitempty"` // the one it writes to first
+}
+
+// LayerStatus is one layer of a volume.
+type LayerStatus struct {
+	ID       uint64    `json:"id"`
+	Snapshot string    `json:"snapshot,omitempty"` // that it belongs to
+	Created  time.Time `json:"created"`
+	Size     int64     `json:"size"`
+	Written  int64     `json:"written"`
+	Zeroed   int64     `json:"zeroed"`
+	Volumes  int       `json:"volumes"` // that read through it
+}
+
+// SnapshotStatus is what volumes were at one moment.
+type SnapshotStatus struct {
+	Name        string           `json:"name"`
+	ID          string           `json:"id"`
+	Created     time.Time        `json:"created"`
+	HeldSeconds float64          `json:"held_seconds"` // how long writes were held for it
+	Own         int64            `json:"own"`          // written since the snapshot before, as far as it is still kept for this one
+	Volumes     []SnapshotVolume `json:"volumes"`
+}
+
+// SnapshotVolume is one volume of a snapshot.
+type SnapshotVolume struct {
+	Volume  string `json:"volume"`
+	Removed bool   `json:"removed,omitempty"` // there is no such volume any more
+	Size    int64  `json:"size"`
+	Image   string `json:"image,omitempty"`
+	Layer   uint64 `json:"layer"`
+	Own     int64  `json:"own"` // as of the snapshot
+}
+
+// CleaningStatus is what is left to do after snapshots and volumes were
+// removed. It is done in the background.
+type CleaningStatus struct {
+	Layers  int          `json:"layers"` // that are not needed any more and still there
+	Bytes   int64        `json:"bytes"`  // that those hold
+	Job     *CleaningJob `json:"job,omitempty"`
+	Merged  uint64       `json:"merged"`            // layers, since the node started
+	Problem string       `json:"problem,omitempty"` // why it failed last; it is tried again
+}
+
+// CleaningJob is what is being done.
+type CleaningJob struct {
+	Lower  uint64    `json:"lower"`
+	Upper  uint64    `json:"upper"`
+	Hidden bool      `json:"hidden,omitempty"` // only what upper hides is given back: a volume writes to it
+	Since  time.Time `json:"since"`
 }
 
 // ImageUse is the image a volume is an overlay of, as it was when the volume

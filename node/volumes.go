@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"skylun/blobstore"
 	"skylun/block"
@@ -20,16 +21,23 @@ type VolumeSpec struct {
 	Name  string `json:"name"`
 	Image string `json:"image,omitempty"` // what it is an overlay of; empty: a blank disk
 	Size  int64  `json:"size,omitempty"`  // bytes; 0: the size of the image
+
+	// Snapshot makes it a copy of what a snapshot holds, NAME or, when that is
+	// of several volumes, NAME/VOLUME. Image and Size are then those of the
+	// snapshot, and not to be given.
+	Snapshot string `json:"snapshot,omitempty"`
 }
 
 // volume is a volume that is open.
 type volume struct {
-	meta  meta.Volume
-	image *image // nil: blank
-	dev   *overlay.Volume
-	layer *overlay.Layer // that dev writes to
-	unit  *lun.Disk      // nil: no target shows it
-	users int            // guarded by Node.mu
+	meta   meta.Volume
+	image  *image   // nil: blank
+	layers []*layer // lowest first; guarded by Node.changes
+	dev    *overlay.Volume
+	unit   *lun.Disk // nil: no target shows it
+	users  int       // guarded by Node.mu
+
+	cleaning bool // guarded by Node.changes: one of the users is the cleaner
 }
 
 // CreateVolume makes a volume. It fails with ErrExists when there is one of
@@ -46,14 +54,18 @@ func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus,
 		return VolumeStatus{}, err
 	}
 	p := plan{spec: spec}
-	if spec.Image != "" {
+	if spec.Snapshot != "" {
+		if err := n.planClone(&p); err != nil {
+			return VolumeStatus{}, err
+		}
+	} else if spec.Image != "" {
 		info, err := n.store.Stat(ctx, spec.Image)
 		if err != nil {
 			return VolumeStatus{}, n.imageError(spec.Image, err)
 		}
 		p.info = info
 	}
-	if key, err := p.checkNew(); err != nil {
+	if key, err := p.checkNew(); err != nil && p.from == nil {
 		return VolumeStatus{}, Failure(ErrInvalid, fmt.Sprintf("volume %s: %s: %v", spec.Name, key, err))
 	}
 	v, err := n.createVolume(p)
@@ -86,6 +98,10 @@ func (n *Node) createVolume(p plan) (meta.Volume, error) {
 		}
 		v.ImageInfo = info
 	}
+	var parent uint64
+	if p.from != nil {
+		v.Image, v.ImageInfo, parent = p.from.Image, p.from.ImageInfo, p.from.Layer
+	}
 	id, err := n.db.NewMap()
 	if err != nil {
 		return fail(err)
@@ -98,7 +114,7 @@ func (n *Node) createVolume(p plan) (meta.Volume, error) {
 	if err := file.Close(); err != nil {
 		return fail(err)
 	}
-	v, err = n.db.CreateVolume(v)
+	v, err = n.db.CloneVolume(v, parent)
 	if err != nil {
 		n.array.Remove(layerFile(id))
 		return fail(err)
@@ -106,8 +122,9 @@ func (n *Node) createVolume(p plan) (meta.Volume, error) {
 	return v, nil
 }
 
-// DeleteVolume removes a volume and all that was written to it. It fails with
-// ErrInUse while the volume is a unit of a target or is being read.
+// DeleteVolume removes a volume and what was written to it, except what
+// snapshots hold: those stay. It fails with ErrInUse while the volume is a unit of
+// a target or is being read.
 func (n *Node) DeleteVolume(ctx context.Context, name string) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
@@ -123,6 +140,10 @@ func (n *Node) DeleteVolume(ctx context.Context, name string) error {
 	}
 	n.mu.Lock()
 	open := n.volumes[name]
+	if open != nil && open.cleaning && open.users == 1 {
+		open = nil
+		delete(n.volumes, name) // the cleaner closes it
+	}
 	n.mu.Unlock()
 	if open != nil {
 		return Failure(ErrInUse, fmt.Sprintf("volume %s is being exported; try again when that is done", name))
@@ -140,11 +161,9 @@ func (n *Node) removeVolume(v meta.Volume) error {
 	if err := n.db.DeleteVolume(v.Name); err != nil {
 		return err
 	}
-	if err := n.dropLayers(); err != nil {
-		return err
-	}
 	n.log.Info("volume removed", "volume", v.Name)
-	return nil
+	n.clean.wake()
+	return n.dropLayers()
 }
 
 // acquire returns an open volume with one more user.
@@ -159,7 +178,7 @@ func (n *Node) use(ctx context.Context, name string) (*volume, error) {
 	n.mu.Lock()
 	if n.volumes == nil {
 		n.mu.Unlock()
-		return nil, errors.New("the node is stopping")
+		return nil, errStopping
 	}
 	if v := n.volumes[name]; v != nil {
 		v.users++
@@ -184,49 +203,60 @@ func (n *Node) use(ctx context.Context, name string) (*volume, error) {
 // openVolume opens a volume over the image it was made of, with one user. The
 // caller holds changes.
 func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Info) (*volume, error) {
-	v := &volume{meta: m, users: 1}
-	file, err := n.array.Open(layerFile(m.Layer), block.Ceil(m.Size, block.Size))
+	tree, err := n.db.Tree()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := tree.Chain(m.Layer)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", m.Name, err)
+	}
+	layers, err := n.useLayers(ctx, chain, false)
 	if errors.Is(err, raid.ErrNotExist) {
 		return nil, fmt.Errorf("volume %s: what was written to it is gone: %w; bring the file back, or remove the volume", m.Name, err)
 	}
 	if err != nil {
 		return nil, localError("volume "+m.Name, err)
 	}
-	notes, err := n.openNotes(m)
-	if err != nil {
-		file.Close()
-		return nil, localError("volume "+m.Name, err)
-	}
-	log := n.log.With("volume", m.Name)
-	v.layer, err = overlay.OpenLayer(overlay.LayerConfig{
-		Name:  m.Name,
-		ID:    m.Layer,
-		Size:  m.Size,
-		File:  n.pool.File(file),
-		Map:   n.pool.Map(n.db.Map(m.Layer)),
-		Notes: n.pool.Notes(notes),
-		Boot:  n.boot,
-		Log:   log,
-	})
-	if err != nil {
-		file.Close()
-		notes.Close()
-		return nil, err
-	}
-	cfg := overlay.Config{Name: m.Name, Size: m.Size, Layers: []*overlay.Layer{v.layer}, Log: log}
+	return n.openWith(ctx, m, info, layers)
+}
+
+// openWith opens a volume over layers, of which each has one user for it, and
+// over the image.
+func (n *Node) openWith(ctx context.Context, m meta.Volume, info blobstore.Info, layers []*layer) (_ *volume, err error) {
+	v := &volume{meta: m, layers: layers, users: 1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.releaseLayers(layers), n.releaseImage(v.image))
+		}
+	}()
+	cfg := overlay.Config{Name: m.Name, Size: m.Size, Layers: devices(layers), Log: n.log.With("volume", m.Name)}
 	if m.Image != "" {
 		if v.image, err = n.openImage(ctx, info); err != nil {
-			return nil, errors.Join(err, v.layer.Close())
+			return nil, err
 		}
 		cfg.Base = v.image.cache
 	}
 	if v.dev, err = overlay.Open(cfg); err != nil {
-		return nil, errors.Join(err, v.layer.Close(), n.releaseImage(v.image))
+		return nil, err
 	}
 	n.mu.Lock()
 	n.volumes[m.Name] = v
 	n.mu.Unlock()
 	return v, nil
+}
+
+// close closes a volume and lets go of what is below. The caller holds changes.
+func (n *Node) close(v *volume) error {
+	return errors.Join(v.dev.Close(), n.releaseLayers(v.layers), n.releaseImage(v.image))
+}
+
+func devices(layers []*layer) []*overlay.Layer {
+	devs := make([]*overlay.Layer, len(layers))
+	for i, l := range layers {
+		devs[i] = l.dev
+	}
+	return devs
 }
 
 // release takes one user from v and closes it when there is none left.
@@ -241,28 +271,14 @@ func (n *Node) unuse(v *volume) error {
 	n.mu.Lock()
 	v.users--
 	last := v.users == 0 && n.volumes != nil // else Close closes it
-	if last {
+	if last && n.volumes[v.meta.Name] == v {
 		delete(n.volumes, v.meta.Name)
 	}
 	n.mu.Unlock()
 	if !last {
 		return nil
 	}
-	return errors.Join(v.close(), n.releaseImage(v.image))
-}
-
-// close ends the use of a volume and closes what it is made of, except the
-// image.
-func (v *volume) close() error { return errors.Join(v.dev.Close(), v.layer.Close()) }
-
-// openNotes opens the notes of a volume, which hold nothing when they are new.
-func (n *Node) openNotes(m meta.Volume) (*raid.File, error) {
-	name, size := notesFile(m.Layer), overlay.NotesSize(m.Size)
-	f, err := n.array.Open(name, size)
-	if errors.Is(err, raid.ErrNotExist) {
-		return n.array.Create(name, size)
-	}
-	return f, err
+	return n.close(v)
 }
 
 // place returns where a volume is shown, or nil.
@@ -311,13 +327,44 @@ func (n *Node) Volumes(context.Context) ([]VolumeStatus, error) {
 	return list, nil
 }
 
-// Volume returns one volume of the node.
+// Volume returns one volume of the node, with its snapshots and layers.
 func (n *Node) Volume(_ context.Context, name string) (VolumeStatus, error) {
-	v, err := n.db.Volume(name)
+	tree, err := n.db.Tree()
 	if err != nil {
-		return VolumeStatus{}, volumeError(name, err)
+		return VolumeStatus{}, err
 	}
-	return n.volumeStatus(v)
+	i := slices.IndexFunc(tree.Volumes, func(v meta.Volume) bool { return v.Name == name })
+	if i < 0 {
+		return VolumeStatus{}, volumeError(name, meta.ErrNotFound)
+	}
+	v := tree.Volumes[i]
+	s, err := n.volumeStatus(v)
+	if err != nil {
+		return s, err
+	}
+	for _, snap := range tree.Snapshots {
+		if slices.ContainsFunc(snap.Volumes, func(of meta.SnapshotVolume) bool { return of.VolumeID == v.ID }) {
+			s.Snapshots = append(s.Snapshots, snap.Name)
+		}
+	}
+	chain, err := tree.Chain(v.Layer)
+	if err != nil {
+		return s, fmt.Errorf("volume %s: %w", name, err)
+	}
+	for _, l := range slices.Backward(chain) {
+		stats, err := n.statsOf(tree, l)
+		if err != nil {
+			return s, err
+		}
+		st := LayerStatus{ID: l.ID, Created: l.Created, Size: l.Size, Written: stats.Owned, Zeroed: stats.Zero, Volumes: len(tree.Above(l.ID))}
+		for _, snap := range tree.Snapshots {
+			if slices.ContainsFunc(snap.Volumes, func(of meta.SnapshotVolume) bool { return of.Layer == l.ID }) {
+				st.Snapshot = snap.Name
+			}
+		}
+		s.Layers = append(s.Layers, st)
+	}
+	return s, nil
 }
 
 func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
@@ -350,6 +397,6 @@ func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
 			return s, err
 		}
 	}
-	s.Written, s.Zeroed = stats.Owned, stats.Zero
+	s.Written, s.Zeroed, s.Cached, s.Absent = stats.Owned, stats.Zero, stats.Cached, stats.Absent
 	return s, nil
 }

@@ -1,0 +1,350 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"skylun/meta"
+	"skylun/overlay"
+)
+
+// Layers that nobody names any more are merged in the background, one pair
+// at a time. What is to be done is seen in the tree of layers, so nothing has
+// to be remembered, and a node that was stopped or killed goes on where it was:
+//
+//	nothing lies on it          it is dropped, as soon as nobody reads it
+//	a sealed layer lies on it   the two become one
+//	a volume writes to the one  what that one hides of it is given back, and
+//	that lies on it             again when there is more of it; the two become one
+//	                            when the volume gets its next snapshot
+//
+// A merge does not keep anybody from anything: volumes are used, opened and
+// closed, snapshots taken and removed meanwhile. Only the moment at which it is
+// recorded belongs to it alone.
+
+// cleaner is the goroutine that does so.
+type cleaner struct {
+	wakes  chan struct{}
+	cancel context.CancelFunc // nil: it does not run
+	done   sync.WaitGroup
+
+	retries  map[uint64]*retry // by layer
+	shadowed map[uint64]int64  // what the layer above had when it was last looked at, by layer
+
+	mu      sync.Mutex
+	job     *CleaningJob // guarded by mu: what is being done
+	merged  uint64       // guarded by mu
+	problem string       // guarded by mu: why the last one failed
+}
+
+// retry is when a layer's turn comes again after it failed.
+type retry struct {
+	at   time.Time
+	wait time.Duration
+}
+
+const (
+	retryFirst = time.Second
+	retryMost  = 5 * time.Minute
+
+	// shadowEvery is the time between two looks at what tops hide, shadowMore
+	// how much must have been written since the last time.
+	shadowEvery = 30 * time.Second
+	shadowMore  = 16 << 20
+)
+
+func newCleaner() *cleaner {
+	return &cleaner{wakes: make(chan struct{}, 1), retries: map[uint64]*retry{}, shadowed: map[uint64]int64{}}
+}
+
+// wake tells that there may be something to do. Where the cleaner does not run,
+// that waits for a node that is started.
+func (c *cleaner) wake() {
+	select {
+	case c.wakes <- struct{}{}:
+	default:
+	}
+}
+
+func (c *cleaner) stop() {
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.done.Wait()
+}
+
+func (n *Node) startCleaner(ctx context.Context) {
+	c := n.clean
+	ctx, c.cancel = context.WithCancel(ctx)
+	c.done.Go(func() {
+		for {
+			wait := n.cleanUp(ctx)
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.wakes:
+			case <-time.After(wait):
+			}
+		}
+	})
+}
+
+// cleanUp does what there is to do, and returns when to look again.
+func (n *Node) cleanUp(ctx context.Context) time.Duration {
+	for {
+		j, wait, err := n.nextJob(ctx)
+		if err == nil && j == nil {
+			return wait
+		}
+		lower := uint64(0)
+		if j != nil {
+			lower = j.lower.dev.ID()
+			err = n.run(ctx, j)
+		}
+		if ctx.Err() != nil {
+			return wait
+		}
+		n.clean.noteResult(n, lower, err)
+		if j == nil {
+			return retryMost
+		}
+	}
+}
+
+// noteResult remembers how a job has ended. Errors are logged when they are
+// new, and tried again ever more rarely.
+func (c *cleaner) noteResult(n *Node, lower uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.job = nil
+	if err == nil {
+		delete(c.retries, lower)
+		c.problem = ""
+		return
+	}
+	r := c.retries[lower]
+	if r == nil {
+		r = &retry{}
+		c.retries[lower] = r
+	}
+	r.wait = min(max(2*r.wait, retryFirst), retryMost)
+	r.at = time.Now().Add(r.wait)
+	if err.Error() != c.problem {
+		c.problem = err.Error()
+		n.log.Warn("giving back the space of removed snapshots failed; it is tried again", "layer", lower, "err", err, "again", r.wait)
+	}
+}
+
+// job is a pair of layers, of which nobody names the lower one.
+type job struct {
+	lower, upper *layer
+
+	// To merge, the layers have one user each for the job.
+
+	// To give back what is hidden: the volume that writes to upper, with one
+	// user for the job, and what upper had when the job was made.
+	top   *volume
+	owned int64
+}
+
+// nextJob drops what is of no use, and returns the next pair, or when to look
+// again.
+func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if err := n.dropLayers(); err != nil {
+		return nil, 0, err
+	}
+	tree, err := n.db.Tree()
+	if err != nil {
+		return nil, 0, err
+	}
+	c, now, wait := n.clean, time.Now(), shadowEvery
+	_, between := tree.Unneeded()
+	c.forget(between)
+	for _, shadow := range []bool{false, true} {
+		for _, id := range between {
+			upper := tree.Layers[tree.Children(id)[0]]
+			if tree.IsTop(upper.ID) != shadow {
+				continue
+			}
+			if r := c.retries[id]; r != nil && now.Before(r.at) {
+				wait = min(wait, r.at.Sub(now))
+				continue
+			}
+			open := n.mergeJob
+			if shadow {
+				open = n.shadowJob
+			}
+			j, err := open(ctx, tree, tree.Layers[id], upper)
+			if err != nil {
+				c.noteResult(n, id, err)
+				wait = min(wait, retryFirst)
+				continue
+			}
+			if j != nil {
+				return j, 0, nil
+			}
+		}
+	}
+	return nil, wait, nil
+}
+
+// forget drops what is known of layers that are not there any more.
+func (c *cleaner) forget(between []uint64) {
+	for id := range c.retries {
+		if !slices.Contains(between, id) {
+			delete(c.retries, id)
+		}
+	}
+	for id := range c.shadowed {
+		if !slices.Contains(between, id) {
+			delete(c.shadowed, id)
+		}
+	}
+}
+
+// mergeJob opens a pair of sealed layers.
+func (n *Node) mergeJob(ctx context.Context, _ *meta.Tree, lower, upper meta.Layer) (*job, error) {
+	layers, err := n.useLayers(ctx, []meta.Layer{lower, upper}, true)
+	if err != nil {
+		return nil, err
+	}
+	n.clean.begin(CleaningJob{Lower: lower.ID, Upper: upper.ID})
+	return &job{lower: layers[0], upper: layers[1]}, nil
+}
+
+// shadowJob opens the volume that writes to upper, unless that hides no more
+// than when it was last looked at.
+func (n *Node) shadowJob(ctx context.Context, tree *meta.Tree, lower, upper meta.Layer) (*job, error) {
+	stats, err := n.statsOf(tree, upper)
+	if err != nil {
+		return nil, err
+	}
+	owned := stats.Owned + stats.Zero
+	if before, known := n.clean.shadowed[lower.ID]; known && owned < before+shadowMore {
+		return nil, nil
+	}
+	i := slices.IndexFunc(tree.Volumes, func(v meta.Volume) bool { return v.Layer == upper.ID })
+	v, err := n.use(ctx, tree.Volumes[i].Name)
+	if err != nil {
+		return nil, err
+	}
+	v.cleaning = true
+	n.clean.begin(CleaningJob{Lower: lower.ID, Upper: upper.ID, Hidden: true})
+	return &job{lower: v.layers[len(v.layers)-2], upper: v.layers[len(v.layers)-1], top: v, owned: owned}, nil
+}
+
+func (c *cleaner) begin(j CleaningJob) {
+	j.Since = time.Now()
+	c.mu.Lock()
+	c.job = &j
+	c.mu.Unlock()
+}
+
+// run does a job, and lets go of what it used.
+func (n *Node) run(ctx context.Context, j *job) error {
+	if j.top == nil {
+		return n.merge(ctx, j)
+	}
+	freed, err := overlay.Shadow(ctx, j.lower.dev, j.upper.dev, []*overlay.Volume{j.top.dev})
+	if err == nil {
+		n.clean.shadowed[j.lower.dev.ID()] = j.owned
+		n.log.Debug("what a volume hides of a layer was given back", "volume", j.top.meta.Name, "layer", j.lower.dev.ID(), "bytes", freed)
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	j.top.cleaning = false
+	return errors.Join(err, n.unuse(j.top))
+}
+
+func (n *Node) merge(ctx context.Context, j *job) (err error) {
+	locked := false
+	lock := func() {
+		if !locked {
+			n.changes.Lock()
+			locked = true
+		}
+	}
+	defer func() {
+		lock()
+		defer n.changes.Unlock()
+		err = errors.Join(err, n.releaseLayers([]*layer{j.lower, j.upper}))
+		if err == nil {
+			err = n.dropLayers()
+		}
+	}()
+	var gone *overlay.Layer
+	err = overlay.Merge(ctx, j.lower.dev, j.upper.dev, func(kept, g *overlay.Layer) ([]*overlay.Volume, error) {
+		lock()
+		gone = g
+		return n.openOver(g), n.db.ReplaceLayer(g.ID(), kept.ID(), kept.Size())
+	})
+	if err != nil {
+		return err
+	}
+	n.log.Info("layers merged", "lower", j.lower.dev.ID(), "upper", j.upper.dev.ID(), "gone", gone.ID())
+	n.clean.mu.Lock()
+	n.clean.merged++
+	n.clean.mu.Unlock()
+	return n.forgetLayer(gone)
+}
+
+// openOver returns the open volumes that read through a layer. The caller holds
+// changes.
+func (n *Node) openOver(l *overlay.Layer) (all []*overlay.Volume) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, v := range n.volumes {
+		if slices.ContainsFunc(v.layers, func(of *layer) bool { return of.dev == l }) {
+			all = append(all, v.dev)
+		}
+	}
+	return all
+}
+
+// forgetLayer takes a layer that was merged into another one from all volumes.
+// The caller holds changes.
+func (n *Node) forgetLayer(gone *overlay.Layer) error {
+	var errs []error
+	n.mu.Lock()
+	volumes := slices.Collect(maps.Values(n.volumes))
+	n.mu.Unlock()
+	for _, v := range volumes {
+		if i := slices.IndexFunc(v.layers, func(l *layer) bool { return l.dev == gone }); i >= 0 {
+			l := v.layers[i]
+			v.layers = slices.Delete(slices.Clone(v.layers), i, i+1)
+			errs = append(errs, n.releaseLayers([]*layer{l}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cleaning returns what is left to do in the background.
+func (n *Node) cleaning(tree *meta.Tree) (CleaningStatus, error) {
+	c := n.clean
+	c.mu.Lock()
+	s := CleaningStatus{Merged: c.merged, Problem: c.problem}
+	if c.job != nil {
+		j := *c.job
+		s.Job = &j
+	}
+	c.mu.Unlock()
+	leaves, between := tree.Unneeded()
+	for _, id := range slices.Concat(leaves, between) {
+		if kids := tree.Children(id); len(kids) == 1 && tree.IsTop(kids[0]) {
+			continue // it waits for the next snapshot
+		}
+		stats, err := n.statsOf(tree, tree.Layers[id])
+		if err != nil {
+			return s, err
+		}
+		s.Layers++
+		s.Bytes += stats.Owned
+	}
+	return s, nil
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"skylun/block"
+	"skylun/meta"
+)
+
+// RollbackSpec asks for volumes to be rolled back.
+type RollbackSpec struct {
+	Volumes []string `json:"volumes,omitempty"` // none: all that the snapshot is of
+	Force   bool     `json:"force,omitempty"`   // also under initiators that are logged in
+}
+
+// rollback is one volume on its way back.
+type rollback struct {
+	to   meta.SnapshotVolume
+	now  meta.Volume
+	open *volume // nil: nobody uses it
+	top  meta.Top
+
+	layers []*layer // of the volume afterwards, when it is open
+}
+
+// RollbackSnapshot gives volumes the content and the size that they had when a
+// snapshot was taken. What was written since is gone, except what other
+// snapshots hold. It fails with ErrInUse while initiators are logged in to a
+// target that shows one of the volumes, unless it is to be done by force:
+// they are told that the medium may have changed.
+//
+// The database first, in one transaction, then the volumes that are open: what
+// is written to those in between is gone as well, whether the node is killed or
+// not.
+func (n *Node) RollbackSnapshot(ctx context.Context, name string, spec RollbackSpec) (_ []VolumeStatus, err error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return nil, errStopping
+	}
+	all, err := n.planRollback(name, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.rollBack(ctx, all); err != nil {
+		return nil, localError("roll back to snapshot "+name, err)
+	}
+	var list []VolumeStatus
+	for _, r := range all {
+		n.log.Info("volume rolled back", "volume", r.now.Name, "snapshot", name)
+		v, err := n.Volume(ctx, r.now.Name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	n.clean.wake()
+	return list, n.dropLayers()
+}
+
+// planRollback looks up what is to be done, and refuses what cannot be.
+func (n *Node) planRollback(name string, spec RollbackSpec) (all []*rollback, err error) {
+	s, err := n.db.Snapshot(name)
+	if err != nil {
+		return nil, snapshotError(name, err)
+	}
+	for i, v := range spec.Volumes {
+		if slices.Contains(spec.Volumes[:i], v) {
+			return nil, Failure(ErrInvalid, fmt.Sprintf("volume %s is named twice", v))
+		}
+		if _, _, err := n.volumeOf(name + "/" + v); err != nil {
+			return nil, err
+		}
+	}
+	for _, to := range s.Volumes {
+		if len(spec.Volumes) > 0 && !slices.Contains(spec.Volumes, to.Volume) {
+			continue
+		}
+		now, err := n.db.Volume(to.Volume)
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
+			return nil, err
+		}
+		if err != nil || now.ID != to.VolumeID {
+			return nil, Failure(ErrNotFound, fmt.Sprintf("volume %s, which snapshot %s is of, was removed; make a new one of it with: skylun clone %s/%s NEWVOLUME", to.Volume, name, name, to.Volume))
+		}
+		if p := n.place(now.Name); p != nil && !spec.Force {
+			if users := n.initiatorsOf(p.iqn); len(users) > 0 {
+				return nil, Failure(ErrInUse, fmt.Sprintf("volume %s is %v; logged in to the target are %s; log out there first, or use --force", now.Name, p, strings.Join(users, ", ")))
+			}
+		}
+		n.mu.Lock()
+		open := n.volumes[now.Name]
+		n.mu.Unlock()
+		all = append(all, &rollback{to: to, now: now, open: open})
+	}
+	return all, nil
+}
+
+func (n *Node) rollBack(ctx context.Context, all []*rollback) (err error) {
+	tree, err := n.db.Tree()
+	if err != nil {
+		return err
+	}
+	ids, err := n.db.NewMaps(len(all))
+	if err != nil {
+		return err
+	}
+	tops := make([]meta.Top, len(all))
+	for i, r := range all {
+		r.top = meta.Top{Volume: r.now.Name, Layer: ids[i], Parent: r.to.Layer, Size: r.to.Size}
+		tops[i] = r.top
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, r := range all {
+			if r.open == nil || !slices.Equal(r.open.layers, r.layers) { // it came to nothing
+				err = errors.Join(err, n.releaseLayers(r.layers), n.removeUnknown(r.top.Layer))
+			}
+		}
+	}()
+	for _, r := range all {
+		if err := n.prepareRollback(ctx, tree, r); err != nil {
+			return err
+		}
+	}
+	if err := n.db.SetTops(tops); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for _, r := range all {
+		if r.open != nil {
+			errs = append(errs, n.rebase(ctx, r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// prepareRollback makes the layer that a volume writes to afterwards, and opens
+// what lies below if the volume is open.
+func (n *Node) prepareRollback(ctx context.Context, tree *meta.Tree, r *rollback) error {
+	m := meta.Layer{ID: r.top.Layer, Size: r.top.Size}
+	if r.open == nil {
+		f, err := n.array.Create(layerFile(m.ID), block.Ceil(m.Size, block.Size))
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	chain, err := tree.Chain(r.to.Layer)
+	if err != nil {
+		return err
+	}
+	layers, err := n.useLayers(ctx, chain, true)
+	if err != nil {
+		return err
+	}
+	dev, err := n.createLayer(m)
+	if err != nil {
+		return errors.Join(err, n.releaseLayers(layers))
+	}
+	top := n.addLayer(dev)
+	top.users++
+	r.layers = append(layers, top)
+	return nil
+}
+
+// rebase has an open volume read and write through its layers of afterwards.
+// If that fails the volume is as it was.
+func (n *Node) rebase(ctx context.Context, r *rollback) error {
+	v := r.open
+	replace := func() error { return v.dev.Rebase(ctx, devices(r.layers), r.top.Size) }
+	var err error
+	if v.unit != nil {
+		err = v.unit.Replace(r.top.Size, replace)
+	} else {
+		err = replace()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("volume %s: %w", v.meta.Name, err), n.db.RevertTops(oldTops([]*volume{v})))
+	}
+	old := v.layers
+	v.layers, v.meta.Layer, v.meta.Size = r.layers, r.top.Layer, r.top.Size
+	return n.releaseLayers(old)
+}
+
+// removeUnknown removes the files of a layer that the database does not know.
+func (n *Node) removeUnknown(id uint64) error {
+	tree, err := n.db.Tree()
+	if err != nil {
+		return err
+	}
+	if _, known := tree.Layers[id]; known {
+		return nil
+	}
+	return n.removeFiles(id)
+}
