@@ -28,6 +28,16 @@ type API interface {
 	// what no call covers reads as zeros. p is valid during the call.
 	ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error
 
+	Snapshots(ctx context.Context) ([]node.SnapshotStatus, error)
+	Snapshot(ctx context.Context, name string) (node.SnapshotStatus, error)
+	CreateSnapshot(ctx context.Context, spec node.SnapshotSpec) (node.SnapshotStatus, error)
+	DeleteSnapshot(ctx context.Context, name string) error
+	RollbackSnapshot(ctx context.Context, name string, spec node.RollbackSpec) ([]node.VolumeStatus, error)
+
+	// ReadSnapshot is ReadVolume for what a snapshot holds: NAME or, of one of
+	// several volumes, NAME/VOLUME.
+	ReadSnapshot(ctx context.Context, ref string, f func(p []byte, off int64) error) error
+
 	Images(ctx context.Context) ([]node.ImageStatus, error)
 	Image(ctx context.Context, name string) (node.ImageStatus, error)
 	DeleteImage(ctx context.Context, name string) error

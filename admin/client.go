@@ -158,7 +158,11 @@ func (c *Client) PinVolume(ctx context.Context, name string, pin bool) (v node.V
 
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
-	resp, err := c.do(ctx, http.MethodGet, volumePath(name)+"/content", nil)
+	return c.content(ctx, volumePath(name)+"/content", f)
+}
+
+func (c *Client) content(ctx context.Context, path string, f func(p []byte, off int64) error) error {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,21 @@ func metricsText(s node.Status) []byte {
 	volumes("volume_written_bytes", "gauge", "Bytes in blocks that were written to it.", func(v node.VolumeStatus) any { return v.Written })
 	volumes("volume_zeroed_bytes", "gauge", "Bytes in blocks that were discarded or zeroed.", func(v node.VolumeStatus) any { return v.Zeroed })
 
+	one("layers", "gauge", "Layers of all volumes and snapshots.", s.Layers)
+	one("layers_unneeded", "gauge", "Layers that are still to be merged or removed.", s.Cleaning.Layers)
+	one("layers_unneeded_bytes", "gauge", "Bytes in layers that are still to be merged or removed.", s.Cleaning.Bytes)
+	one("layers_merged_total", "counter", "Layers merged into others.", s.Cleaning.Merged)
+	one("snapshots", "gauge", "Snapshots of this node.", len(s.Snapshots))
+	snapshots := func(name, kind, help string, f func(node.SnapshotStatus) any) {
+		metric(name, kind, help)
+		for _, v := range s.Snapshots {
+			value(name, f(v), "snapshot", v.Name)
+		}
+	}
+	snapshots("snapshot_created_seconds", "gauge", "When the snapshot was taken, in Unix time.", func(v node.SnapshotStatus) any { return v.Created.Unix() })
+	snapshots("snapshot_held_seconds", "gauge", "How long writes were held to take the snapshot.", func(v node.SnapshotStatus) any { return v.HeldSeconds })
+	snapshots("snapshot_own_bytes", "gauge", "Bytes that were written since the snapshot before.", func(v node.SnapshotStatus) any { return v.Own })
+
 	caches := func(name, kind, help string, f func(node.CacheStatus) any) {
 		metric(name, kind, help)
 		for _, c := range s.Caches {

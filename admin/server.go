@@ -57,7 +57,10 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 	})
 	m.HandleFunc("PUT /v1/volumes/{name}/prefetch", h.setPrefetch)
 	m.HandleFunc("PUT /v1/volumes/{name}/pinned", h.pinVolume)
-	m.HandleFunc("GET /v1/volumes/{name}/content", h.readVolume)
+	m.HandleFunc("GET /v1/volumes/{name}/content", func(w http.ResponseWriter, r *http.Request) {
+		h.content(w, r, "volume", r.PathValue("name"), api.ReadVolume)
+	})
+	h.snapshots(m)
 	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.Images(r.Context())
 		h.reply(w, r, http.StatusOK, v, err)
@@ -82,10 +85,7 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 
 func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
 	var spec node.VolumeSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.CreateVolume(r.Context(), spec)
@@ -94,10 +94,7 @@ func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
 	var spec node.ResizeSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
@@ -106,10 +103,7 @@ func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) setPrefetch(w http.ResponseWriter, r *http.Request) {
 	var spec node.PrefetchSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.SetPrefetch(r.Context(), r.PathValue("name"), spec)
@@ -123,10 +117,7 @@ type pinSpec struct {
 
 func (h *handler) pinVolume(w http.ResponseWriter, r *http.Request) {
 	var spec pinSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.PinVolume(r.Context(), r.PathValue("name"), spec.Pinned)
@@ -144,10 +135,7 @@ func (h *handler) mapLUN(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var spec mapSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.MapLUN(r.Context(), r.PathValue("iqn"), number, spec.Volume)
@@ -167,10 +155,7 @@ func (h *handler) insertMedia(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var spec node.MediaSpec
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+	if !h.decode(w, r, &spec) {
 		return
 	}
 	v, err := h.api.InsertMedia(r.Context(), r.PathValue("iqn"), number, spec)
@@ -195,7 +180,8 @@ func (h *handler) lun(w http.ResponseWriter, r *http.Request) (number int, ok bo
 	return number, err == nil
 }
 
-func (h *handler) readVolume(w http.ResponseWriter, r *http.Request) {
+// content answers with what read reads.
+func (h *handler) content(w http.ResponseWriter, r *http.Request, what, name string, read func(context.Context, string, func([]byte, int64) error) error) {
 	begun := false
 	begin := func() {
 		if !begun {
@@ -204,8 +190,7 @@ func (h *handler) readVolume(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusOK)
 		}
 	}
-	name := r.PathValue("name")
-	err := h.api.ReadVolume(r.Context(), name, func(p []byte, off int64) error {
+	err := read(r.Context(), name, func(p []byte, off int64) error {
 		begin()
 		return writeChunk(w, p, off)
 	})
@@ -216,7 +201,7 @@ func (h *handler) readVolume(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil || r.Context().Err() != nil: // done, or the client went
 	case begun: // too late for a status: the missing end tells the client
-		h.log.Error("export ended early", "volume", name, "err", err)
+		h.log.Error("export ended early", what, name, "err", err)
 	default:
 		h.fail(w, r, err)
 	}
