@@ -1,10 +1,12 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,12 +17,15 @@ import (
 func newVolume(e *env) *cobra.Command {
 	var spec node.VolumeSpec
 	create := &cobra.Command{
-		Use:   "create NAME [--image IMAGE] [--size SIZE]",
-		Short: "Create a volume: an overlay of an image, or a blank disk",
+		Use:   "create NAME [--image IMAGE | --snapshot SNAPSHOT[/VOLUME]] [--size SIZE]",
+		Short: "Create a volume: an overlay of an image, a copy of a snapshot, or a blank disk",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			spec.Name = args[0]
-			if spec.Image == "" && spec.Size == 0 {
+			switch {
+			case spec.Snapshot != "" && (spec.Image != "" || spec.Size != 0):
+				return usagef("volume create %s: a copy of a snapshot has its image and its size: leave out --image and --size", spec.Name)
+			case spec.Image == "" && spec.Size == 0 && spec.Snapshot == "":
 				return usagef("volume create %s: a blank disk needs --size, an overlay --image", spec.Name)
 			}
 			return e.with(c.Context(), true, func(a *access) error {
@@ -33,6 +38,7 @@ func newVolume(e *env) *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&spec.Image, "image", "", "image that the volume is an overlay of")
+	create.Flags().StringVar(&spec.Snapshot, "snapshot", "", "snapshot that the volume is a copy of")
 	create.Flags().Var((*sizeFlag)(&spec.Size), "size", "size such as 40GiB; default: that of the image")
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"},
@@ -88,14 +94,24 @@ volume the file does not hold its content at one moment: log out first.`,
 	export.Flags().BoolVar(&force, "force", false, "overwrite FILE")
 	rm := &cobra.Command{
 		Use:   "rm NAME",
-		Short: "Remove a volume and all that was written to it",
-		Args:  cobra.ExactArgs(1),
+		Short: "Remove a volume and what was written to it",
+		Long: `Remove a volume and what was written to it. Snapshots of it stay, and a volume can be made
+of them again with "skylun clone"; "skylun snapshot rm" removes those.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return e.with(c.Context(), false, func(a *access) error {
-				if err := a.DeleteVolume(c.Context(), args[0]); err != nil {
+				v, err := a.Volume(c.Context(), args[0])
+				if err == nil {
+					err = a.DeleteVolume(c.Context(), args[0])
+				}
+				if err != nil {
 					return err
 				}
-				return e.done("volume " + args[0] + " is removed")
+				text := "volume " + v.Name + " is removed"
+				if len(v.Snapshots) > 0 {
+					text += "; what it was is still in " + strings.Join(v.Snapshots, ", ")
+				}
+				return e.done(text)
 			})
 		},
 	}
@@ -136,6 +152,8 @@ func (e *env) printVolume(v node.VolumeStatus) error {
 		t.row("written", node.Size(v.Written).Human())
 		t.row("zeroed", node.Size(v.Zeroed).Human())
 		if v.Image != nil {
+			t.row("cached", node.Size(v.Cached).Human()+" of the image, or known to be empty")
+			t.row("absent", node.Size(v.Absent).Human())
 			t.row("image", v.Image.Name)
 			t.row("image identity", v.Image.Identity)
 			t.row("image local", fmt.Sprintf("%s (%s copied, %s empty, %s to be fetched)", node.Percent(v.Image.Local()),
@@ -147,6 +165,17 @@ func (e *env) printVolume(v node.VolumeStatus) error {
 			t.row("lun", v.LUN.LUN)
 		}
 		t.row("created", v.Created.Local().Format(time.DateTime))
+		if len(v.Snapshots) > 0 {
+			t.row("snapshots", strings.Join(v.Snapshots, ", "))
+		}
+		if len(v.Layers) > 1 {
+			t.row()
+			t.row("LAYER", "SNAPSHOT", "SIZE", "WRITTEN", "ZEROED", "SINCE")
+			for _, l := range v.Layers {
+				t.row(l.ID, cmp.Or(l.Snapshot, "-"), node.Size(l.Size).Human(), node.Size(l.Written).Human(), node.Size(l.Zeroed).Human(),
+					l.Created.Local().Format(time.DateTime))
+			}
+		}
 	})
 }
 
@@ -176,6 +205,11 @@ func (e *env) export(ctx context.Context, a *access, name, path string, force bo
 	if err := e.warnOfSessions(ctx, a, v); err != nil {
 		return err
 	}
+	return e.writeFile("volume "+name, path, v.Size, force, func(f func([]byte, int64) error) error { return a.ReadVolume(ctx, name, f) })
+}
+
+// writeFile makes a raw, sparse file of what read reads.
+func (e *env) writeFile(what, path string, size int64, force bool, read func(func([]byte, int64) error) error) error {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {
 		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
@@ -187,15 +221,15 @@ func (e *env) export(ctx context.Context, a *access, name, path string, force bo
 	if err != nil {
 		return err
 	}
-	if err = f.Truncate(v.Size); err == nil {
-		p := newProgress(e.stderr, "export "+name)
-		err = a.ReadVolume(ctx, name, func(b []byte, off int64) error {
+	if err = f.Truncate(size); err == nil {
+		p := newProgress(e.stderr, "export "+what)
+		err = read(func(b []byte, off int64) error {
 			_, err := f.WriteAt(b, off)
-			p.update(off+int64(len(b)), v.Size)
+			p.update(off+int64(len(b)), size)
 			return err
 		})
 		if err == nil {
-			p.update(v.Size, v.Size)
+			p.update(size, size)
 		}
 		p.end()
 	}
@@ -206,5 +240,5 @@ func (e *env) export(ctx context.Context, a *access, name, path string, force bo
 		os.Remove(path) // half a disk is of no use
 		return err
 	}
-	return e.done(fmt.Sprintf("volume %s is in %s: %s", name, path, node.Size(v.Size).Human()))
+	return e.done(fmt.Sprintf("%s is in %s: %s", what, path, node.Size(size).Human()))
 }
