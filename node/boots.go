@@ -13,8 +13,8 @@ import (
 )
 
 // What guests read of an image when they boot is recorded and kept in the
-// store, beside the image; who opens the image next brings it before anybody
-// asks. See package profile.
+// store, beside the image; who opens the image next brings it before anything
+// else, if it prefetches at all. See package profile.
 //
 // A run begins with the first read of the image after an initiator has logged
 // in, or a medium was inserted, and ends after cache.boot_profile, or when the
@@ -30,8 +30,8 @@ const (
 	profileHurry = 2 * time.Second  // the same when the node stops
 	profileTries = 5                // with other nodes writing it
 
-	replayPause = 10 * time.Second // after a replay that failed, then twice that, and so on
-	replayLater = 5 * time.Minute
+	profilePause = 10 * time.Second // before it is tried again to load one, then twice that, and so on
+	profileLater = 5 * time.Minute
 )
 
 // profiles is what the images of a node have in common.
@@ -50,12 +50,12 @@ func (p *profiles) end() {
 	p.run.Wait()
 }
 
-// boots replays the profile of an image that is open, and records runs.
+// boots loads the profile of an image that is open, and records runs.
 type boots struct {
-	come      chan struct{} // an initiator has
-	cancel    context.CancelFunc
-	run       sync.WaitGroup
-	replaying atomic.Bool
+	come    chan struct{} // an initiator has
+	cancel  context.CancelFunc
+	run     sync.WaitGroup
+	loading atomic.Bool
 }
 
 // attached tells that an initiator has come. It does not wait. boots may be
@@ -70,7 +70,7 @@ func (b *boots) attached() {
 	}
 }
 
-// end ends replay and recording. boots may be nil.
+// end ends loading and recording. boots may be nil.
 func (b *boots) end() {
 	if b != nil {
 		b.cancel()
@@ -107,14 +107,14 @@ func (n *Node) watchBoots(m *image) {
 	ctx, cancel := context.WithCancel(n.profiles.ctx)
 	m.boots = &boots{come: make(chan struct{}, 1), cancel: cancel}
 	m.boots.run.Go(func() {
-		n.startReplay(ctx, m)
+		n.startLoading(ctx, m)
 		for {
 			select {
 			case <-m.boots.come:
 			case <-ctx.Done():
 				return
 			}
-			n.startReplay(ctx, m)
+			n.startLoading(ctx, m)
 			if n.cfg.Cache.BootProfile > 0 {
 				n.record(ctx, m)
 			}
@@ -122,65 +122,41 @@ func (n *Node) watchBoots(m *image) {
 	})
 }
 
-// prefetches tells whether anything of an image may be brought before it is
-// read.
-func (n *Node) prefetches(info blobstore.Info) bool {
-	if n.cfg.Cache.Prefetch != "off" {
-		return true
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.luns {
-		if p.disk.Image == info.Name && p.disk.Prefetch != "" && p.disk.Prefetch != "off" {
-			return true
-		}
-	}
-	return false
-}
-
-// startReplay begins a replay, unless one is under way.
-func (n *Node) startReplay(ctx context.Context, m *image) {
-	if n.prefetches(m.info) && m.boots.replaying.CompareAndSwap(false, true) {
+// startLoading begins to load the profile, unless that is under way.
+func (n *Node) startLoading(ctx context.Context, m *image) {
+	if m.boots.loading.CompareAndSwap(false, true) {
 		m.boots.run.Go(func() {
-			defer m.boots.replaying.Store(false)
-			n.replay(ctx, m)
+			defer m.boots.loading.Store(false)
+			n.loadProfile(ctx, m)
 		})
 	}
 }
 
-// replay brings what the profile of an image names. What fails is tried again
-// later, until ctx ends.
-func (n *Node) replay(ctx context.Context, m *image) {
-	for pause := replayPause; ; pause = min(2*pause, replayLater) {
-		err := n.replayOnce(ctx, m)
+// loadProfile says to the cache of an image what to bring first. That the store
+// does not answer is tried again later, until ctx ends.
+func (n *Node) loadProfile(ctx context.Context, m *image) {
+	for pause := profilePause; ; pause = min(2*pause, profileLater) {
+		p, _, err := n.storedProfile(ctx, m.info)
 		switch {
-		case err == nil, ctx.Err() != nil:
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			if p.Runs() > 0 {
+				n.log.Info("boot profile", "image", m.info.Name, "size", Size(p.Bytes()).Human(), "runs", p.Runs())
+				m.cache.SetProfile(p.Ranges())
+			}
 			return
 		case unusable(err), errors.Is(err, blobstore.ErrAuth), errors.Is(err, blobstore.ErrFormat):
 			n.log.Info("the boot profile of an image is not used", "image", m.info.Name, "err", err)
 			return
 		}
-		n.log.Info("what guests read at boot is not here yet; it is tried again", "image", m.info.Name, "after", pause, "err", err)
+		n.log.Info("the boot profile of an image cannot be read; it is tried again", "image", m.info.Name, "after", pause, "err", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-func (n *Node) replayOnce(ctx context.Context, m *image) error {
-	p, _, err := n.storedProfile(ctx, m.info)
-	if err != nil || p.Runs() == 0 {
-		return err
-	}
-	begin, before := time.Now(), m.cache.Stats().FetchedBytes
-	if err := m.cache.Replay(ctx, p.Ranges()); err != nil {
-		return err
-	}
-	n.log.Info("what guests read at boot is local", "image", m.info.Name, "size", Size(p.Bytes()).Human(), "runs", p.Runs(),
-		"fetched", Size(m.cache.Stats().FetchedBytes-before).Human(), "took", time.Since(begin).Round(time.Millisecond))
-	return nil
 }
 
 // errOtherContent says that a profile is of what the image was, or is by now.

@@ -63,7 +63,7 @@ func (w *follower) read(off, n int64, waited bool, absent func(r block.Range, f 
 		w.streams.SetWindow(w.cache.window())
 	}
 	w.mu.Unlock()
-	if ok {
+	if ok && !w.cache.isKnown(off) {
 		w.fetch(a, absent)
 	}
 }

@@ -76,8 +76,8 @@
 // # What is read first
 //
 // A Trace notes which blocks of an image are read, in the order of first reads,
-// by all of its volumes together; Replay brings ranges in an order that is
-// given. What is made of the one and where the other comes from is for the
+// by all of its volumes together; Cache.SetProfile says what to bring before
+// anything else. What is made of the one and where the other comes from is for the
 // caller to know.
 //
 // # After errors

@@ -116,6 +116,9 @@ func (c *Cache) next(r block.Range) piece {
 	// Widen what is wanted to the grain, within the run.
 	want := r.Intersect(run).Outward(block.Size)
 	grain := f.sizer.Size()
+	if c.isKnown(want.Off) {
+		grain = block.Size
+	}
 	want.End = min(want.End, block.Floor(want.Off, grain)+fetchMax)
 	o := &fetch{r: want.Outward(grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
 	if f.closed {

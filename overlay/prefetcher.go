@@ -281,6 +281,8 @@ type prefetched struct {
 
 	aheadFlight atomic.Int64 // bytes under way ahead of readers
 
+	known atomic.Pointer[known] // nil: there is no profile
+
 	ordering sync.Mutex
 	order    *prefetch.Order // guarded by ordering
 
@@ -517,6 +519,8 @@ func (c *Cache) window() int64 {
 // fetched first, if anybody wants any prefetch, and also while readers wait.
 func (c *Cache) SetProfile(ranges []block.Range) {
 	x := &c.prefetched
+	k := newKnown(ranges)
+	x.known.Store(&k)
 	x.ordering.Lock()
 	x.order.SetProfile(slices.Clone(ranges))
 	x.ordering.Unlock()

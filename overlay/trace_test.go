@@ -169,7 +169,7 @@ func TestTraceAlloc(t *testing.T) {
 	c := r.cache(memdev.Of(pattern(size)))
 	defer c.Close()
 	p := make([]byte, 4096)
-	if err := c.Replay(t.Context(), []block.Range{{Off: 0, End: size}}); err != nil {
+	if err := c.warm(t.Context(), block.Range{Off: 0, End: size}); err != nil {
 		t.Fatal(err)
 	}
 	tr := c.Trace()
@@ -202,35 +202,4 @@ func BenchmarkTraced4K(b *testing.B) {
 	tr := c.Trace()
 	defer tr.Stop()
 	b.Run("trace", note)
-}
-
-// TestReplay brings what it is told in that order, once, and waits for it.
-func TestReplay(t *testing.T) {
-	const size = 64 << 20
-	image := &countingImage{Device: memdev.Of(pattern(size))}
-	r := newRig(t)
-	c := r.cache(image)
-	defer c.Close()
-	want := []block.Range{blockRange(2048, 512), blockRange(0, 256), blockRange(8000, 32)}
-	for range 2 {
-		if err := c.Replay(t.Context(), want); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, r := range want {
-		if done, err := c.TryReadAt(make([]byte, r.Len()), r.Off); !done || err != nil {
-			t.Errorf("%v is not local: %v %v", r, done, err)
-		}
-	}
-	fetched := int64(0)
-	for _, r := range image.taken() {
-		fetched += r.Len()
-	}
-	if s := c.Stats(); fetched != s.Cached {
-		t.Errorf("fetched %d bytes for %d", fetched, s.Cached)
-	}
-	image.fail.Store(true)
-	if err := c.Replay(t.Context(), []block.Range{blockRange(12000, 32)}); err == nil {
-		t.Error("no error from a store that is gone")
-	}
 }
