@@ -526,3 +526,36 @@ func TestKeepFree(t *testing.T) {
 		t.Errorf("%d bytes are kept, want 1 MiB", n)
 	}
 }
+
+// TestFailedCopyLeavesNothing: what a full disk took of a copy is given back.
+func TestFailedCopyLeavesNothing(t *testing.T) {
+	for _, full := range []string{"copies", "sums"} {
+		t.Run(full, func(t *testing.T) {
+			x := newPooled(t, 2<<20, nil)
+			f := x.file
+			if full == "sums" {
+				f = x.sums
+			}
+			f.failing = func(op string) error {
+				if op == "write" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			x.want(t, mib(0))
+			if s := x.Stats(); s.Dropped == 0 || s.Cached != 0 {
+				t.Errorf("%+v", s)
+			}
+			if err := holdsOnly(x.file, x.Cache); err != nil {
+				t.Error(err)
+			}
+			if n := x.pool.Stats().Held; n != 0 {
+				t.Errorf("%d bytes are held", n)
+			}
+			f.failing = nil
+			x.want(t, mib(0))
+			x.image.fail.Store(true)
+			x.want(t, mib(0))
+		})
+	}
+}

@@ -1,5 +1,7 @@
 package overlay
 
+import "errors"
+
 // store writes what a fetch of absent blocks has brought, and makes it present.
 //
 // What is brought to have all of an image takes no space from what others read:
@@ -12,14 +14,27 @@ func (c *Cache) store(o *fetch) error {
 	if err := c.pool.reserve(r.Len(), o.why != forFill || c.Pinned()); err != nil {
 		return err
 	}
-	c.regions.share(r)
-	defer c.regions.unshare(r)
-	err := c.copy.write(o.data, r.Off)
-	if err == nil {
-		err = c.putSums(o.data, r.Off)
-	}
+	err := c.write(o)
 	if err != nil {
 		c.pool.release(r.Len(), nil)
+		// A part of it may be there, where nothing would ever look for it.
+		if e := c.punch(r); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// write writes what a fetch has brought, for which there is a reserve, and makes
+// it present.
+func (c *Cache) write(o *fetch) error {
+	r := o.r
+	c.regions.share(r)
+	defer c.regions.unshare(r)
+	if err := c.copy.write(o.data, r.Off); err != nil {
+		return err
+	}
+	if err := c.putSums(o.data, r.Off); err != nil {
 		return err
 	}
 	now := c.pool.clock.Load()
