@@ -55,7 +55,15 @@ type status struct {
 		Absent       int64  `json:"absent"`
 		Fetches      int    `json:"fetches"`
 		FetchedBytes int64  `json:"fetched_bytes"`
+		Damaged      int    `json:"damaged"`
 	} `json:"caches"`
+	Cache struct {
+		Limit   int64 `json:"limit"`
+		Held    int64 `json:"held"`
+		Pinned  int64 `json:"pinned"`
+		Evicted int64 `json:"evicted"`
+		GaveWay int64 `json:"gave_way"`
+	} `json:"cache"`
 }
 
 // newServer writes a configuration with the given store and one logical unit
