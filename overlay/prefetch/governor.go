@@ -74,7 +74,7 @@ type Governor struct {
 	known bool          // more under way brought no more
 	best  float64       // bytes/s: the most that came in, forgotten slowly
 	trip  time.Duration // what a fetch takes, smoothed
-	quick time.Duration // the least that one took of late
+	quick time.Duration // what a quarter of them took less than, of late
 
 	epoch    epoch
 	last     float64 // what the epoch before brought, bytes/s
@@ -248,7 +248,11 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 		g.trip, g.quick = d, d
 	}
 	g.trip += (d - g.trip) / 8
-	g.quick = min(d, g.quick+g.quick/512)
+	if step := g.quick / 128; d < g.quick { // the quartile
+		g.quick -= 3 * step
+	} else {
+		g.quick += step
+	}
 	if g.phase == yield {
 		g.comes(now, n)
 		return
@@ -259,7 +263,11 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 	g.epoch.bytes += n
 	g.epoch.done++
 	took := now.Sub(g.epoch.settled)
-	if took >= max(epochLeast, g.trip) && (g.epoch.done >= epochDone || took >= epochMost) {
+	enough := epochDone
+	if g.phase != startup { // smaller differences are to be seen
+		enough *= 4
+	}
+	if took >= max(epochLeast, g.trip) && g.epoch.done >= enough || took >= epochMost {
 		g.measured(now, float64(g.epoch.bytes)/took.Seconds())
 	}
 }
@@ -269,7 +277,7 @@ func (g *Governor) begin(now time.Time) { g.epoch = epoch{settled: now.Add(g.tri
 
 // measured goes from one epoch to the next.
 func (g *Governor) measured(now time.Time, rate float64) {
-	held := g.limit() < g.window || // the window is not what limits it
+	held := g.alive && g.known || // the window is not what limits it
 		g.local.busy(now) || g.cap > 0 && rate > 0.8*g.cap
 	if !held && g.phase != startup {
 		g.best *= 0.995
@@ -311,7 +319,7 @@ func (g *Governor) measured(now time.Time, rate float64) {
 		}
 		g.upNext = !g.upNext
 	case probeUp:
-		if rate < 1.05*g.steady {
+		if rate < 1.08*g.steady {
 			g.window, g.known = g.before, true
 			g.settle(g.steady)
 		} else {
@@ -340,6 +348,7 @@ func (g *Governor) settle(rate float64) {
 // narrow makes the window smaller by a factor.
 func (g *Governor) narrow(now time.Time, by float64) {
 	g.window = max(g.window*by, float64(g.FetchSize()))
+	g.known = false // it is to find out again
 	if g.phase != yield {
 		g.settle(g.steady * by)
 		g.upNext, g.untilTry = true, 4+g.rnd.IntN(4)
@@ -395,13 +404,19 @@ func (g *Governor) advance(now time.Time) {
 	if g.phase != yield || g.waiting > 0 || now.Before(g.calm) {
 		return
 	}
-	g.phase = startup
-	g.window = max(g.ceiling/4, float64(g.FetchSize()))
-	if g.ceiling <= float64(g.FetchSize()) {
-		g.ceiling = 0 // it had not found out yet what is good
+	least := float64(g.FetchSize())
+	switch {
+	case g.alive && g.known: // limit is narrow enough
+		g.window = max(g.ceiling, least)
+		g.settle(g.steady)
+	case g.ceiling > least:
+		g.phase = startup
+		g.window = max(g.ceiling/4, least)
+	default: // it had not found out yet what is good, and does with care
+		g.phase, g.ceiling, g.window = startup, 0, least
 		if g.alive {
 			g.settle(g.last)
-			g.upNext = true // and finds out with care
+			g.upNext = true
 		}
 	}
 	g.last = 0
@@ -437,5 +452,5 @@ func (g *Governor) State() (phase string, window, inFlight int64) {
 }
 
 // Store returns what it has learnt of the store: the bytes/s that it brings, and the
-// time that the quickest fetch took of late. Zeros: nothing yet.
+// time that a quarter of the fetches took less than. Zeros: nothing yet.
 func (g *Governor) Store() (rate int64, quick time.Duration) { return int64(g.best), g.quick }

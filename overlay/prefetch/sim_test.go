@@ -32,6 +32,9 @@ type sim struct {
 	waitsSince   time.Time
 	waiting      int
 	why          string
+	backoff      Backoff
+	over         *bool   // of readers that are begun now: set when they are to end
+	commands     float64 // a second, that the node gets besides
 }
 
 type event struct {
@@ -178,18 +181,20 @@ func (s *sim) pump() {
 		return
 	}
 	for {
+		if d := s.backoff.Left(s.now); d > 0 {
+			s.why = "after an error"
+			s.later(d)
+			return
+		}
+		if s.commands > 0 {
+			s.gov.Busy(s.now, s.commands, 0)
+		}
 		n := s.gov.FetchSize()
 		w := s.gov.May(s.now, s.mode, n)
 		s.why = w.Why
 		if !w.Now {
 			if w.After > 0 {
-				at := s.now.Add(w.After)
-				s.wake = at
-				s.at(at, func() {
-					if s.wake.Equal(at) {
-						s.pump()
-					}
-				})
+				s.later(w.After)
 			}
 			return
 		}
@@ -204,12 +209,27 @@ func (s *sim) pump() {
 				s.gov.Throttled(s.now, time.Time{})
 			}
 			s.gov.Done(s.now, n, s.now.Sub(began), ok)
-			if ok {
+			switch {
+			case ok:
 				s.filled += n
+				s.backoff.Done()
+			case !throttled:
+				s.backoff.Failed(s.now, s.fills)
 			}
 			s.pump()
 		})
 	}
+}
+
+// later pumps after d, unless that is arranged anew before.
+func (s *sim) later(d time.Duration) {
+	at := s.now.Add(d)
+	s.wake = at
+	s.at(at, func() {
+		if s.wake.Equal(at) {
+			s.pump()
+		}
+	})
 }
 
 // miss is a reader's fetch, tried again until it comes.
@@ -244,8 +264,14 @@ func (s *sim) miss(n int64, then func()) {
 // reader reads n bytes again and again: what it does not find it waits for,
 // then it thinks for some time.
 func (s *sim) reader(n int64, think func() time.Duration) {
+	over := s.over
 	var next func()
-	next = func() { s.after(think(), func() { s.miss(n, next) }) }
+	next = func() {
+		if over != nil && *over {
+			return
+		}
+		s.after(think(), func() { s.miss(n, next) })
+	}
 	next()
 }
 

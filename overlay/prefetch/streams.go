@@ -9,6 +9,7 @@ const (
 	streamMost  = 32 << 20
 	streamGap   = 256 << 10 // what a stream may leave out
 	streamSoon  = 64 << 10  // reads of so many bytes make a stream when there are two in a row, others three
+	nearby      = 1 << 20   // reads farther away from a stream do not belong to it
 	overtaken   = 16        // reads that may be that many places late
 	wasteMost   = 4         // halvings of windows
 
@@ -32,13 +33,15 @@ type Ahead struct {
 // stream may come in another order than they were sent. It allocates nothing
 // and is not safe for parallel use.
 type Streams struct {
-	streams [streamCount]stream
-	strides [strideCount]stride
-	missed  [missedCount]int64 // reads that belonged to nothing known and were not local
-	misses  int
-	clock   uint32
-	most    int64 // no window is larger
-	waste   uint  // windows are halved so often: streams end before their windows do
+	places   [streamCount]int64 // where streams are
+	expected [strideCount]int64 // where strides go on; 0: nowhere
+	streams  [streamCount]stream
+	strides  [strideCount]stride
+	missed   [missedCount]int64 // reads that belonged to nothing known and were not local
+	misses   int
+	clock    uint32
+	most     int64 // no window is larger
+	waste    uint  // windows are halved so often: streams end before their windows do
 }
 
 // stream is a reader that reads what follows, or what comes before.
@@ -55,7 +58,7 @@ type stream struct {
 
 // stride is a reader that leaves out the same again and again.
 type stride struct {
-	last, n, every int64 // the last read, and how far it is to the next one; 0: none
+	last, n, every int64 // the last read, and how far it is to the next one
 	ahead          int64 // the start of the last range fetched ahead
 	reads          int64 // to fetch ahead
 	used           uint32
@@ -67,65 +70,87 @@ func (s *Streams) SetWindow(n int64) { s.most = min(max(n, streamMin), streamMos
 
 // Read tells of a read of n bytes at off; waited tells that it was not all
 // local. If ok, a is to be fetched. It may lie beyond the end of the image.
+//
+// A stream begins with a read that waits: while all is local there is nothing
+// to fetch. So most reads are compared with a place for each stream, and that is
+// all.
 func (s *Streams) Read(off, n int64, waited bool) (a Ahead, ok bool) {
-	s.clock++
-	for i := range s.streams {
-		t := &s.streams[i]
-		if t.reads == 0 {
+	far := nearby + 2*n
+	for i := range s.places {
+		if uint64(off-s.places[i]+far) > uint64(2*far) {
 			continue
 		}
-		gap := min(2*n, streamGap)
-		if t.window > 0 {
-			gap = min(8*n, streamGap)
+		if a, ok, is := s.continues(&s.streams[i], off, n, waited); is {
+			s.places[i] = s.streams[i].start
+			return a, ok
 		}
-		switch {
-		case t.direction >= 0 && off >= t.end && off-t.end <= gap:
-			t.direction = 1
-		case t.direction <= 0 && off+n <= t.start && t.start-off-n <= gap:
-			t.direction = -1
-		case t.window > 0 && off >= t.start-overtaken*n && off+n <= t.end+overtaken*n:
-			t.used = s.clock
-			t.read += n
-			return Ahead{}, false
-		default:
-			continue
-		}
-		t.start, t.end, t.used = off, off+n, s.clock
-		t.reads++
-		t.read += n
-		if t.reads < 3 && n < streamSoon {
-			return Ahead{}, false
-		}
-		return s.goOn(t, waited)
 	}
-	for i := range s.strides {
-		if t := &s.strides[i]; t.every != 0 && off == t.last+t.every {
+	for i := range s.expected {
+		if t := &s.strides[i]; s.expected[i] == off && t.every != 0 {
+			s.clock++
 			t.last, t.n, t.used = off, n, s.clock
+			s.expected[i] = off + t.every
 			return t.goOn(waited)
 		}
 	}
-	if waited {
-		if a, ok := s.findStride(off, n); ok {
-			return a, true
-		}
+	if !waited {
+		return Ahead{}, false
+	}
+	s.clock++
+	if a, ok := s.findStride(off, n); ok {
+		return a, true
 	}
 	s.begin(off, n)
 	return Ahead{}, false
 }
 
+// continues tells whether a read belongs to a stream, and what to fetch then.
+func (s *Streams) continues(t *stream, off, n int64, waited bool) (a Ahead, ok, is bool) {
+	if t.reads == 0 {
+		return Ahead{}, false, false
+	}
+	gap := min(2*n, streamGap)
+	if t.window > 0 {
+		gap = min(8*n, streamGap)
+	}
+	switch {
+	case t.direction >= 0 && off >= t.end && off-t.end <= gap:
+		t.direction = 1
+	case t.direction <= 0 && off+n <= t.start && t.start-off-n <= gap:
+		t.direction = -1
+	case t.window > 0 && off >= t.start-overtaken*n && off+n <= t.end+overtaken*n:
+		s.clock++
+		t.used = s.clock
+		t.read += n
+		return Ahead{}, false, true
+	default:
+		return Ahead{}, false, false
+	}
+	s.clock++
+	t.start, t.end, t.used = off, off+n, s.clock
+	t.reads++
+	t.read += n
+	if t.reads < 3 && (n < streamSoon || t.direction < 0) { // two commands may be out of order
+		return Ahead{}, false, true
+	}
+	a, ok = s.goOn(t, waited)
+	return a, ok, true
+}
+
 // begin takes a read for the first one of a stream, instead of what was used least
 // recently.
 func (s *Streams) begin(off, n int64) {
-	oldest := &s.streams[0]
+	oldest := 0
 	for i := range s.streams {
-		if t := &s.streams[i]; t.reads == 0 || int32(t.used-oldest.used) < 0 && oldest.reads != 0 {
-			oldest = t
+		if t := &s.streams[i]; t.reads == 0 || int32(t.used-s.streams[oldest].used) < 0 && s.streams[oldest].reads != 0 {
+			oldest = i
 		}
 	}
-	if oldest.window > 0 {
-		s.judge(oldest)
+	if t := &s.streams[oldest]; t.window > 0 {
+		s.judge(t)
 	}
-	*oldest = stream{start: off, end: off + n, reads: 1, read: n, used: s.clock}
+	s.places[oldest] = off
+	s.streams[oldest] = stream{start: off, end: off + n, reads: 1, read: n, used: s.clock}
 }
 
 // judge learns from a stream that has ended.
@@ -189,14 +214,15 @@ func (s *Streams) findStride(off, n int64) (a Ahead, ok bool) {
 			if s.missed[j] != s.missed[i]-every {
 				continue
 			}
-			oldest := &s.strides[0]
+			oldest := 0
 			for k := range s.strides {
-				if t := &s.strides[k]; int32(t.used-oldest.used) < 0 {
-					oldest = t
+				if int32(s.strides[k].used-s.strides[oldest].used) < 0 {
+					oldest = k
 				}
 			}
-			*oldest = stride{last: off, n: n, every: every, ahead: off, reads: strideFirst, used: s.clock}
-			return oldest.goOn(false)
+			s.expected[oldest] = off + every
+			s.strides[oldest] = stride{last: off, n: n, every: every, ahead: off, reads: strideFirst, used: s.clock}
+			return s.strides[oldest].goOn(false)
 		}
 	}
 	s.missed[s.misses%missedCount] = off
