@@ -287,7 +287,7 @@ func (n *Node) merge(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
-	n.log.Info("layers merged", "lower", j.lower.dev.ID(), "upper", j.upper.dev.ID(), "gone", gone.ID())
+	n.log.Debug("layers merged", "lower", j.lower.dev.ID(), "upper", j.upper.dev.ID(), "gone", gone.ID())
 	n.clean.mu.Lock()
 	n.clean.merged++
 	n.clean.mu.Unlock()
