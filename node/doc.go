@@ -8,9 +8,11 @@
 //	   │
 //	   ├─ meta, raid, blobstore      what is local, what is in the store
 //	   ├─ images                     one cache per image, shared by its volumes
-//	   ├─ volumes                    a writable layer over an image or over nothing
+//	   ├─ layers                     opened once, shared by the volumes above
+//	   ├─ volumes                    layers over an image or over nothing
 //	   ├─ units                      a SCSI disk per volume
-//	   └─ targets, portals           accept only when all of the above is there
+//	   ├─ targets, portals           accept only when all of the above is there
+//	   └─ cleaner                    merges layers that no snapshot needs any more
 //	   │
 //	 Close                 stop accepting, drain, flush, close; meta last
 //
