@@ -69,6 +69,7 @@ func check(tx *bbolt.Tx, waiting []record) []string {
 		}
 	}
 	c.units(tx)
+	c.records(tx)
 	return c.problems
 }
 

@@ -40,6 +40,7 @@ var (
 	bucketUnits   = []byte("units")
 	bucketLayers  = []byte("layers")
 	bucketSnaps   = []byte("snapshots")
+	bucketRecords = []byte("records")
 
 	// buckets are those of each version, in addition to those of the one
 	// before.
@@ -47,7 +48,7 @@ var (
 		1: {bucketNode, bucketVolumes, bucketCaches, bucketExtents, bucketJournal},
 		2: {bucketUnits},
 		3: {}, // the journal is a file, and the bucket of it stays empty
-		4: {bucketLayers, bucketSnaps},
+		4: {bucketLayers, bucketSnaps, bucketRecords},
 	}
 
 	keyVersion = []byte("version")

@@ -16,6 +16,8 @@
 //	         are the overlay's, meta only knows that zero means "no extent"
 //	unit     what a logical unit number points to; what it has to remember is
 //	         kept for it by name, and only it knows what that means
+//	records  what the array of local members remembers: which members there
+//	         are, and where on them its files lie; only it knows what that means
 //	record   extents of one flush round, in the journal until they are folded
 //	         into the extents
 //
@@ -33,10 +35,11 @@
 //	journal   map number, sequence number  { state, uvarint first block, uvarint blocks } ..., CRC-32C
 //	                                       (empty since version 3)
 //	units     unit, 0, name                what the unit keeps, CRC-32C      (since version 2)
+//	records   key                          value, CRC-32C                   (since version 4)
 //
 // Numbers in keys are big-endian uint64, so that a cursor meets them in
-// order. bbolt has no checksum over its data pages: extents, records and what
-// units keep carry a CRC-32C over key and value. The journal is drawn in
+// order. bbolt has no checksum over its data pages: extents, records, the
+// journal and what units keep carry a CRC-32C over key and value. The journal is drawn in
 // journal.go; what the database knows of it is which file belongs to it, up to
 // which record that is folded, and whether the file may have others.
 //
