@@ -1,110 +1,528 @@
 package raid
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 
 	"skylun/block"
+	"skylun/raid/stripe"
 )
 
-// ErrNotExist is the error of opening a file that the array does not hold.
-var ErrNotExist = errors.New("no such file in the local array")
+// Errors that callers tell apart.
+var (
+	ErrNotExist = errors.New("no such file in the local array")
+	ErrMember   = errors.New("the members do not fit") // to be set right by the operator
+)
+
+// Records is the durable memory of an array: values by key. *meta.Records is
+// one.
+type Records interface {
+	// Load calls f, in order, with all keys that begin with prefix.
+	Load(prefix string, f func(key string, value []byte) error) error
+	// Store makes changes durable, all or none. A nil value removes the key.
+	Store(changes map[string][]byte) error
+}
+
+// Config is what an array is made of.
+type Config struct {
+	Members []MemberConfig
+	Stripe  int64   // bytes, for files made from now on; 0: stripe.DefaultSize
+	Chunk   int64   // bytes, of members that hand them out from now on; 0: ChunkSize
+	Records Records // nil: the array is one directory, without a stamp
+	Boot    string  // a name for this run of the system
+
+	// Expendable tells of a file that it may be lost with a member.
+	Expendable func(name string) bool
+
+	Log *slog.Logger // nil: nothing is logged
+}
 
 // Array is a set of members.
 type Array struct {
-	dir string
+	cfg   Config
+	log   *slog.Logger
+	slots []*slot // in their order; those that are not present last
+
+	opening sync.Mutex // held while files are opened, made and removed; before mu
+	mu      sync.Mutex
+	files   map[string]*body // guarded by mu: those that are open
 }
 
-// Open opens an array over the directories named, creating them when they do
-// not exist. It takes exactly one.
+// Open opens an array of one directory that has no stamp, creating it when it
+// does not exist.
 func Open(members []string) (*Array, error) {
-	if len(members) != 1 {
-		return nil, fmt.Errorf("%d members: an array has exactly one", len(members))
+	cfg := Config{}
+	for _, m := range members {
+		cfg.Members = append(cfg.Members, MemberConfig{Path: m})
 	}
-	dir := members[0]
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, memberError(err)
+	return OpenArray(cfg)
+}
+
+// OpenArray opens an array. An ErrMember among its errors says which member is
+// not what it should be, and what to do.
+func OpenArray(cfg Config) (_ *Array, err error) {
+	if cfg.Stripe == 0 {
+		cfg.Stripe = stripe.DefaultSize
 	}
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return nil, fmt.Errorf("member %s: cannot write: %w", dir, err)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Array{dir: dir}, nil
+	a := &Array{cfg: cfg, log: cfg.Log, files: map[string]*body{}}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	if cfg.Records == nil {
+		if len(cfg.Members) != 1 {
+			return nil, fmt.Errorf("%d members: an array without records has exactly one", len(cfg.Members))
+		}
+		d, err := openDir(cfg.Members[0].Path)
+		if err != nil {
+			return nil, err
+		}
+		a.slots = []*slot{{Member: d, where: d.path, kind: kindDirectory, present: true}}
+		return a, nil
+	}
+	if err := a.assemble(); err != nil {
+		return nil, err
+	}
+	return a, a.sweep()
+}
+
+// slot returns the member of that number, or nil.
+func (a *Array) slot(number int) *slot {
+	for _, s := range a.slots {
+		if s.number == number {
+			return s
+		}
+	}
+	return nil
+}
+
+const filePrefix = "file/"
+
+// record returns what is durable of a file.
+func (a *Array) record(name string) (r *fileRecord, err error) {
+	if a.cfg.Records == nil {
+		return nil, nil
+	}
+	err = a.cfg.Records.Load(filePrefix+name, func(key string, value []byte) error {
+		if key != filePrefix+name {
+			return nil
+		}
+		r = &fileRecord{}
+		return json.Unmarshal(value, r)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("layout of %s: %w", name, err)
+	}
+	return r, nil
+}
+
+func (a *Array) store(name string, r *fileRecord) error {
+	if a.cfg.Records == nil {
+		return nil
+	}
+	var value []byte
+	if r != nil {
+		value = r.encode()
+	}
+	if err := a.cfg.Records.Store(map[string][]byte{filePrefix + name: value}); err != nil {
+		return fmt.Errorf("layout of %s: %w", name, err)
+	}
+	return nil
+}
+
+// sweep removes what was being made when the process ended.
+func (a *Array) sweep() error {
+	return a.eachRecord(func(name string, r *fileRecord) error {
+		if !r.Making {
+			return nil
+		}
+		return a.Remove(name)
+	})
+}
+
+// eachRecord calls f for every file that has a record.
+func (a *Array) eachRecord(f func(name string, r *fileRecord) error) error {
+	all := map[string]*fileRecord{}
+	var names []string
+	err := a.cfg.Records.Load(filePrefix, func(key string, value []byte) error {
+		r := &fileRecord{}
+		if err := json.Unmarshal(value, r); err != nil {
+			return fmt.Errorf("layout of %s: %w", key, err)
+		}
+		name := strings.TrimPrefix(key, filePrefix)
+		all[name], names = r, append(names, name)
+		return nil
+	})
+	for _, name := range names {
+		if err == nil {
+			err = f(name, all[name])
+		}
+	}
+	return err
+}
+
+// segment returns how size bytes are laid out that are new now.
+//
+// Where somebody has asked for weights they count for all of it; else every
+// member gets a part as its size is one of the array's, in zones.
+func (a *Array) segment(size int64) (s segment, err error) {
+	var parts []int64
+	var weights []int
+	weighted := false
+	for _, m := range a.slots {
+		if m.present {
+			total, _, err := m.Space()
+			if err != nil {
+				return s, err
+			}
+			s.On = append(s.On, m.number)
+			parts, weights = append(parts, total), append(weights, m.weight)
+			weighted = weighted || m.weight > 0
+		}
+	}
+	if s.Stripe = a.cfg.Stripe; len(s.On) == 1 {
+		s.Stripe = stripe.MinSize // nothing is striped, and nothing has to be rounded up
+	}
+	if weighted {
+		for i, w := range weights {
+			parts[i] = int64(max(w, 1))
+		}
+	}
+	for i, n := range stripe.Share(size, s.Stripe, parts) {
+		s.Members = append(s.Members, stripe.Member{Size: n, Weight: weights[i]})
+	}
+	return s, nil
 }
 
 // Create makes a file of size bytes that reads as zeros, and makes its
 // existence durable. What had the name before is gone.
-func (a *Array) Create(name string, size int64) (*File, error) {
-	path := a.path(name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, memberError(err)
+//
+// Its record comes first, and says that it is being made, so that a crash leaves
+// no piece that nobody knows.
+func (a *Array) Create(name string, size int64) (_ *File, err error) {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	if err := a.remove(name); err != nil {
+		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	seg, err := a.segment(size)
 	if err != nil {
-		return nil, memberError(err)
+		return nil, err
 	}
-	err = errors.Join(f.Truncate(size), f.Sync(), syncDir(filepath.Dir(path)), syncDir(a.dir))
+	r := &fileRecord{At: placement{Segments: []segment{seg}}, Making: true}
+	f, err := a.newBody(name, r)
 	if err != nil {
-		f.Close()
-		os.Remove(path)
-		return nil, memberError(err)
+		return nil, err
 	}
-	return newFile(f, size), nil
+	if err := a.store(name, r); err != nil {
+		return nil, err
+	}
+	if err := a.attach(f, f.at, true); err != nil {
+		f.closeParts()
+		return nil, errors.Join(err, a.remove(name))
+	}
+	r.Making = false
+	if err := a.store(name, r); err != nil {
+		f.closeParts()
+		return nil, errors.Join(err, a.remove(name))
+	}
+	f.choose()
+	a.keep(f)
+	return f.file(size), nil
+}
+
+func (f *body) file(size int64) *File {
+	n := &File{body: f}
+	n.size.Store(size)
+	return n
+}
+
+// newBody returns a file of which no piece is open.
+func (a *Array) newBody(name string, r *fileRecord) (f *body, err error) {
+	f = &body{array: a, name: name, cursor: r.Cursor}
+	if f.at, err = locate(r.At); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if r.Next != nil {
+		if f.next, err = locate(*r.Next); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return f, nil
+}
+
+// attach opens or makes the pieces of a placement.
+func (a *Array) attach(f *body, l *placed, create bool) error {
+	parts := map[int]*part{}
+	for number, used := range l.used {
+		s := a.slot(number)
+		if s == nil || !s.present {
+			return fmt.Errorf("%s: a part of it is on member %d, which is not there: %w", f.name, number, ErrNotExist)
+		}
+		do := s.Open
+		if create {
+			do = s.Create
+		}
+		piece, err := do(pieceName(f.name, l.Gen), used)
+		if err != nil {
+			return err
+		}
+		parts[number] = &part{Piece: piece, on: s}
+		if !create { // a process that was killed may have written to it
+			parts[number].dirty.Store(true)
+		}
+		f.parts = append(slices.Clip(f.parts), parts[number])
+	}
+	l.connect(parts)
+	return nil
+}
+
+// choose finds out whether all of the file is on one member.
+func (f *body) choose() {
+	f.only = nil
+	if number, ok := f.at.only(); ok && f.next == nil {
+		for _, p := range f.at.segs[0].parts {
+			if p != nil && p.on.number == number {
+				f.only = p
+			}
+		}
+	}
+}
+
+func (f *body) closeParts() error {
+	var errs []error
+	for _, p := range f.parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// keep makes f the open file of its name.
+func (a *Array) keep(f *body) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f.users = 1
+	a.files[f.name] = f
+}
+
+// release takes one user from f and closes it when there is none left.
+func (a *Array) release(f *body) error {
+	a.opening.Lock() // it is not opened again while its pieces are closed
+	defer a.opening.Unlock()
+	return a.letGo(f)
+}
+
+func (a *Array) letGo(f *body) error {
+	a.mu.Lock()
+	f.users--
+	last := f.users == 0
+	if last && a.files[f.name] == f {
+		delete(a.files, f.name)
+	}
+	a.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return f.closeParts()
 }
 
 // Open opens a file that Create made, as one of size bytes. It may have been
 // longer; what is behind size is not to be seen. It fails with ErrNotExist when
 // the array does not hold it.
 func (a *Array) Open(name string, size int64) (*File, error) {
-	path := a.path(name)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", path, ErrNotExist)
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	f, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	if has := f.capacity(); has < size {
+		err := memberError(fmt.Errorf("%s has %d bytes instead of %d", name, has, size))
+		return nil, errors.Join(err, a.letGo(f))
+	}
+	return f.file(size), nil
+}
+
+func (a *Array) open(name string) (*body, error) {
+	a.mu.Lock()
+	f := a.files[name]
+	if f != nil {
+		f.users++
+	}
+	a.mu.Unlock()
+	if f != nil {
+		return f, nil
+	}
+	r, err := a.record(name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		d, plain := a.slots[0].Member.(*dir)
+		if a.cfg.Records != nil || !plain {
+			return nil, fmt.Errorf("%s: %w", name, ErrNotExist)
+		}
+		if r, err = d.adopt(name, a.slots[0].number); err != nil {
+			return nil, err
+		}
+	}
+	if f, err = a.newBody(name, r); err != nil {
+		return nil, err
+	}
+	err = a.attach(f, f.at, false)
+	if err == nil && f.next != nil {
+		err = a.attach(f, f.next, false)
 	}
 	if err != nil {
-		return nil, memberError(err)
+		f.closeParts()
+		return nil, err
 	}
-	st, err := f.Stat()
-	if err == nil && st.Size() < size {
-		err = fmt.Errorf("%s has %d bytes instead of %d", path, st.Size(), size)
-	}
+	f.choose()
+	a.keep(f)
+	return f, nil
+}
+
+// adopt returns the layout of a plain file, as it was made when an array was
+// one directory.
+func (d *dir) adopt(name string, number int) (*fileRecord, error) {
+	f, has, err := d.open(name)
 	if err != nil {
-		f.Close()
+		return nil, err
+	}
+	size := block.Ceil(has, stripe.MinSize)
+	if has < size { // nothing of it was ever to be seen
+		err = f.Truncate(size)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, memberError(err)
 	}
-	return newFile(f, size), nil
+	seg := segment{Stripe: stripe.MinSize, On: []int{number}, Members: []stripe.Member{{Size: size}}}
+	return &fileRecord{At: placement{Segments: []segment{seg}}}, nil
+}
+
+// grow makes f as long as size, with another segment: the pieces first, so that
+// a crash leaves some that are longer than anybody knows. The caller holds
+// f.changing.
+func (a *Array) grow(f *body, size int64) error {
+	grown := []*placed{f.at}
+	if f.next != nil {
+		grown = append(grown, f.next)
+	}
+	r := &fileRecord{Cursor: f.cursor}
+	var parts []*part
+	for i, l := range grown {
+		p := placement{Gen: l.Gen, Segments: slices.Clone(l.Segments)}
+		if size > l.size {
+			seg, err := a.segment(size - l.size)
+			if err != nil {
+				return err
+			}
+			p.Segments = append(p.Segments, seg)
+		}
+		now, err := locate(p)
+		if err != nil {
+			return err
+		}
+		have := map[int]*part{}
+		for _, s := range l.segs {
+			for _, p := range s.parts {
+				if p != nil {
+					have[p.on.number] = p
+				}
+			}
+		}
+		for number, used := range now.used {
+			if p := have[number]; p != nil {
+				if err := p.Piece.Resize(used); err != nil {
+					return err
+				}
+				continue
+			}
+			s := a.slot(number)
+			piece, err := s.Create(pieceName(f.name, l.Gen), used)
+			if err != nil {
+				return err
+			}
+			have[number] = &part{Piece: piece, on: s}
+			parts = append(parts, have[number])
+		}
+		now.connect(have)
+		if grown[i] = now; i == 0 {
+			r.At = p
+		} else {
+			r.Next = &p
+		}
+	}
+	if err := a.store(f.name, r); err != nil {
+		for _, p := range parts {
+			p.Close()
+		}
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at = grown[0]
+	if f.next != nil {
+		f.next = grown[1]
+	}
+	f.parts = slices.Concat(f.parts, parts)
+	f.choose()
+	return nil
 }
 
 // Remove removes a file; one that does not exist is removed already.
 func (a *Array) Remove(name string) error {
-	if err := os.Remove(a.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return memberError(err)
-	}
-	return nil
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	return a.remove(name)
 }
 
-// Close releases the array. Its files are closed by those who opened them.
-func (a *Array) Close() error { return nil }
-
-func (a *Array) path(name string) string { return filepath.Join(a.dir, filepath.FromSlash(name)) }
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
+func (a *Array) remove(name string) error {
+	r, err := a.record(name)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return dir.Sync()
+	var errs []error
+	if r == nil {
+		if a.cfg.Records == nil {
+			return a.slots[0].Remove(name)
+		}
+		return nil
+	}
+	for _, p := range []*placement{&r.At, r.Next} {
+		if p == nil {
+			continue
+		}
+		for _, seg := range p.Segments {
+			for _, number := range seg.On {
+				if s := a.slot(number); s != nil && s.present {
+					errs = append(errs, s.Remove(pieceName(name, p.Gen)))
+				}
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return a.store(name, nil)
 }
 
-// memberError says in the terms of package block what an error of the
-// operating system means. The error names the path.
-func memberError(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) {
-		return fmt.Errorf("%w: %w", block.ErrNoSpace, err)
+// Close releases the array. Its files are closed by those who opened them.
+func (a *Array) Close() error {
+	var errs []error
+	for _, s := range a.slots {
+		if s.present {
+			errs = append(errs, s.Close())
+		}
 	}
-	return fmt.Errorf("%w: %w", block.ErrMedium, err)
+	return errors.Join(errs...)
 }

@@ -3,10 +3,9 @@ package raid
 import (
 	"errors"
 	"fmt"
-	"os"
+	"math"
+	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"skylun/block"
 )
@@ -15,141 +14,272 @@ import (
 // except that none may run when Close is called. Offsets are the caller's to
 // check.
 type File struct {
-	f    *os.File
-	fd   int // f's, for calls that package os does not have
+	*body
 	size atomic.Int64
-
-	cannotTry atomic.Bool // the file system does not know reads that never wait
 }
 
-func newFile(f *os.File, size int64) *File {
-	n := &File{f: f, fd: int(f.Fd())}
-	n.size.Store(size)
-	return n
+// body is what all Files of one name share.
+type body struct {
+	array *Array
+	name  string
+	users int // guarded by array.mu
+
+	changing sync.Mutex // held by what changes the layout, before mu
+
+	// mu is held shared by every call while it uses the layout, and alone only for
+	// the moment in which the layout changes. Calls that sync do not hold it
+	// meanwhile.
+	mu     sync.RWMutex
+	only   *part         // guarded by mu: all of the file is here, at identical offsets; nil: look it up
+	at     *placed       // guarded by mu
+	next   *placed       // guarded by mu: where it is being moved to, nil: nowhere
+	cursor int64         // guarded by mu: what is below is in next
+	moving block.Range   // guarded by mu: is being copied; who wants to write to it waits for moved
+	moved  chan struct{} // guarded by mu
+	parts  []*part       // guarded by mu: all pieces; replaced, never changed
 }
 
 // Size returns the length in bytes.
 func (f *File) Size() int64 { return f.size.Load() }
 
-// ReadAt fills p from off, or fails.
-func (f *File) ReadAt(p []byte, off int64) error {
-	if _, err := f.f.ReadAt(p, off); err != nil {
-		return memberError(err)
+// where returns the part that off is on, its offset there, and how many bytes
+// follow it. The caller holds mu.
+func (f *body) where(off int64) (p *part, at, n int64) {
+	if f.next != nil && off < f.cursor {
+		p, at, n = f.next.at(off)
+		return p, at, min(n, f.cursor-off)
 	}
-	return nil
+	return f.at.at(off)
 }
 
-// TryReadAt fills p from off when its bytes are in memory. Where the file
-// system cannot tell, it reads.
-func (f *File) TryReadAt(p []byte, off int64) (done bool, err error) {
-	if !f.cannotTry.Load() {
-		n, err := unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
-		switch {
-		case err == nil:
-			return n == len(p), nil
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			return false, nil
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-			f.cannotTry.Store(true)
-		default:
-			return true, memberError(&os.PathError{Op: "read", Path: f.f.Name(), Err: err})
-		}
+// ReadAt fills p from off, or fails.
+func (f *body) ReadAt(p []byte, off int64) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.only != nil {
+		return f.only.read(p, off)
 	}
-	return true, f.ReadAt(p, off)
+	return f.spread(reading, p, off)
+}
+
+// TryReadAt fills p from off when its bytes are in memory. Where a file
+// system cannot tell, it reads.
+func (f *body) TryReadAt(p []byte, off int64) (done bool, err error) {
+	if !f.mu.TryRLock() {
+		return false, nil // the layout changes
+	}
+	defer f.mu.RUnlock()
+	if f.only != nil {
+		return f.only.TryReadAt(p, off)
+	}
+	for len(p) > 0 {
+		part, at, n := f.where(off)
+		n = min(n, int64(len(p)))
+		if done, err := part.TryReadAt(p[:n], at); !done || err != nil {
+			return done, err
+		}
+		p, off = p[n:], off+n
+	}
+	return true, nil
 }
 
 // WriteAt writes p at off, or fails. After an error any part of p may have
 // been written.
 func (f *File) WriteAt(p []byte, off int64) error {
 	if off+int64(len(p)) > f.size.Load() {
-		return fmt.Errorf("write %d+%d of %s: %w", off, len(p), f.f.Name(), block.ErrOutOfRange)
+		return fmt.Errorf("write %d+%d of %s: %w", off, len(p), f.name, block.ErrOutOfRange)
 	}
-	if _, err := f.f.WriteAt(p, off); err != nil {
-		return memberError(err)
+	f.lockForWrite(off, int64(len(p)))
+	defer f.mu.RUnlock()
+	if f.only != nil {
+		return f.only.write(p, off)
 	}
-	return nil
+	return f.spread(writing, p, off)
+}
+
+// lockForWrite locks mu shared when nothing of the range is being moved.
+func (f *body) lockForWrite(off, n int64) {
+	f.mu.RLock()
+	for off < f.moving.End && f.moving.Off < off+n {
+		moved := f.moved
+		f.mu.RUnlock()
+		<-moved
+		f.mu.RLock()
+	}
 }
 
 // CopyFrom copies n bytes of src at from to off without a way through memory,
 // and shares their space where the file system can. done is false when src is
-// no File, or the file systems cannot: then any part of it may be copied.
+// no File, or the members cannot: then any part of it may be copied.
 func (f *File) CopyFrom(off int64, src any, from, n int64) (done bool, err error) {
 	s, ok := src.(*File)
-	if !ok {
+	if !ok || s.array != f.array {
 		return false, nil
 	}
 	if off+n > f.size.Load() {
-		return true, fmt.Errorf("write %d+%d of %s: %w", off, n, f.f.Name(), block.ErrOutOfRange)
+		return true, fmt.Errorf("write %d+%d of %s: %w", off, n, f.name, block.ErrOutOfRange)
+	}
+	f.lockForWrite(off, n)
+	defer f.mu.RUnlock()
+	if s.body != f.body {
+		if !s.mu.TryRLock() { // two files that copy from each other must not wait for each other
+			return false, nil
+		}
+		defer s.mu.RUnlock()
 	}
 	for n > 0 {
-		c, err := unix.CopyFileRange(s.fd, &from, f.fd, &off, int(min(n, 1<<30)), 0)
-		switch {
-		case err == nil && c > 0:
-			n -= int64(c)
-		case err == nil:
-			return false, nil // src ends: reading says so better
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		to, at, c := f.where(off)
+		sp, sat, sc := s.where(from)
+		c = min(n, c, sc)
+		if to.on != sp.on {
 			return false, nil
-		default:
-			return true, memberError(&os.PathError{Op: "copy to", Path: f.f.Name(), Err: err})
 		}
+		to.begin()
+		done, err := to.Piece.CopyFrom(at, sp.Piece, sat, c)
+		to.touched()
+		if to.end(err); !done || err != nil {
+			return done, err
+		}
+		off, from, n = off+c, from+c, n-c
 	}
 	return true, nil
 }
 
 // Punch makes [off, off+n) read as zeros and gives its space back where the
-// file system can.
-func (f *File) Punch(off, n int64) error {
-	err := unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		return memberError(&os.PathError{Op: "punch hole", Path: f.f.Name(), Err: err})
-	}
-	return nil
+// members can.
+func (f *body) Punch(off, n int64) error {
+	return f.each(off, n, (*part).punch)
 }
 
-// Sync makes all writes and punched holes that have returned durable. After
-// an error nothing is known about what was written since the last Sync, and
-// a later Sync that succeeds does not change that.
-func (f *File) Sync() error {
-	if err := unix.Fdatasync(f.fd); err != nil {
-		return memberError(&os.PathError{Op: "fdatasync", Path: f.f.Name(), Err: err})
-	}
-	return nil
+// zero makes [off, off+n) read as zeros.
+func (f *body) zero(off, n int64) error {
+	return f.each(off, n, (*part).zero)
 }
 
-// DataRanges calls f, in ascending order, for each range that may hold
-// something else than zeros, until f fails.
-func (f *File) DataRanges(fn func(block.Range) error) error {
-	size := f.size.Load()
-	for off := int64(0); off < size; {
-		start, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // nothing behind off
+// each calls do for each run of a range on its part, as a write.
+func (f *body) each(off, n int64, do func(p *part, off, n int64) error) error {
+	f.lockForWrite(off, n)
+	defer f.mu.RUnlock()
+	for n > 0 {
+		p, at, c := f.where(off)
+		for c = min(c, n); c < n; { // neighbours on one member are one hole
+			np, nat, nc := f.where(off + c)
+			if np != p || nat != at+c {
+				break
+			}
+			c = min(n, c+nc)
 		}
-		end := size
-		if err == nil {
-			end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
-		}
-		if err != nil {
-			return memberError(&os.PathError{Op: "seek", Path: f.f.Name(), Err: err})
-		}
-		if err := fn(block.Range{Off: start, End: min(end, size)}); err != nil {
+		if err := do(p, at, c); err != nil {
 			return err
 		}
-		off = end
+		off, n = off+c, n-c
 	}
 	return nil
+}
+
+// Sync makes all writes and punched holes that have returned durable, on all
+// members that they touched. After an error nothing is known about what was
+// written since the last Sync, and a later Sync that succeeds does not change
+// that.
+func (f *body) Sync() error {
+	f.mu.RLock()
+	only, all := f.only, f.parts
+	f.mu.RUnlock()
+	if only != nil {
+		return only.sync()
+	}
+	var dirty, clean []*part
+	for _, p := range all {
+		if p.dirty.Load() {
+			dirty = append(dirty, p)
+		} else {
+			clean = append(clean, p)
+		}
+	}
+	err := together(dirty, (*part).sync)
+	for _, p := range clean { // another call may be in the middle of syncing it
+		err = errors.Join(err, p.sync())
+	}
+	return err
+}
+
+// together calls do for all parts at the same time.
+func together(parts []*part, do func(*part) error) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i := 1; i < len(parts); i++ {
+		wg.Go(func() { errs[i] = do(parts[i]) })
+	}
+	errs[0] = do(parts[0])
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// DataRanges calls fn, in ascending order, for each range that may hold
+// something else than zeros, until fn fails.
+func (f *File) DataRanges(fn func(block.Range) error) error {
+	type known struct {
+		block.Range // the data at or behind what was asked for
+		from        int64
+	}
+	data := map[*part]*known{}
+	var r block.Range // not told yet
+	for off, size := int64(0), f.size.Load(); off < size; {
+		f.mu.RLock()
+		p, at, n := f.where(off)
+		n = min(n, size-off)
+		k := data[p]
+		var err error
+		if k == nil || at < k.from || !k.Empty() && at >= k.End {
+			if k == nil {
+				k = &known{}
+				data[p] = k
+			}
+			k.from = at
+			k.Range, err = p.NextData(at)
+		}
+		f.mu.RUnlock()
+		if err != nil {
+			return err
+		}
+		d := k.Range.Intersect(block.Range{Off: at, End: at + n})
+		switch {
+		case k.Empty() || k.Off >= at+n: // a hole
+			off += n
+			continue
+		case d.Off > at:
+			off += d.Off - at
+		}
+		next := block.Range{Off: off, End: off + d.Len()}
+		if r.End != next.Off && !r.Empty() {
+			if err := fn(r); err != nil {
+				return err
+			}
+			r = block.Range{}
+		}
+		if r.Empty() {
+			r = next
+		}
+		r.End = next.End
+		off = next.End
+	}
+	if r.Empty() {
+		return nil
+	}
+	return fn(r)
 }
 
 // Clear makes all of the file zeros and gives its space back.
-func (f *File) Clear() error {
-	err := unix.Ftruncate(f.fd, 0)
-	if err == nil {
-		err = unix.Ftruncate(f.fd, f.size.Load())
-	}
-	if err != nil {
-		return memberError(&os.PathError{Op: "truncate", Path: f.f.Name(), Err: err})
+func (f *body) Clear() error {
+	f.lockForWrite(0, math.MaxInt64)
+	defer f.mu.RUnlock()
+	for _, p := range f.parts {
+		if err := p.clear(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -158,44 +288,78 @@ func (f *File) Clear() error {
 // when it returns. On disk a file never becomes shorter than its user may
 // still know it to be: making it smaller gives nothing back, Punch does.
 func (f *File) Resize(size int64) error {
-	old := f.size.Load()
-	if size > old {
-		var st unix.Stat_t
-		err := unix.Fstat(f.fd, &st)
-		if err == nil && st.Size > old { // it was longer once
-			err = unix.Ftruncate(f.fd, old)
+	f.changing.Lock()
+	defer f.changing.Unlock()
+	if old := f.size.Load(); size > old {
+		// It may have been longer once.
+		if end := min(size, f.capacity()); end > old {
+			if err := f.zero(old, end-old); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			err = unix.Ftruncate(f.fd, size)
+		if size > f.capacity() {
+			if err := f.array.grow(f.body, size); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			err = unix.Fsync(f.fd)
-		}
-		if err != nil {
-			return memberError(&os.PathError{Op: "resize", Path: f.f.Name(), Err: err})
+		if err := f.Sync(); err != nil {
+			return err
 		}
 	}
 	f.size.Store(size)
 	return nil
 }
 
-// Allocated returns the bytes that the file occupies on its members.
-func (f *File) Allocated() (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(f.fd, &st); err != nil {
-		return 0, memberError(&os.PathError{Op: "stat", Path: f.f.Name(), Err: err})
+// capacity returns how long the file can be without growing.
+func (f *body) capacity() int64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.next != nil {
+		return min(f.at.size, f.next.size)
 	}
-	return st.Blocks * 512, nil
+	return f.at.size
 }
 
-// Free returns the bytes that files on its members can still take.
-func (f *File) Free() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(f.fd, &st); err != nil {
-		return 0, memberError(&os.PathError{Op: "statfs", Path: f.f.Name(), Err: err})
+// Allocated returns the bytes that the file occupies on its members.
+func (f *body) Allocated() (sum int64, err error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, p := range f.parts {
+		n, err := p.Piece.Allocated()
+		if err != nil {
+			return 0, err
+		}
+		sum += n
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return sum, nil
+}
+
+// Free returns the bytes that the file can still take: evenly written, until the
+// first of its members is full.
+func (f *body) Free() (int64, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	l := f.at
+	if f.next != nil {
+		l = f.next
+	}
+	least := int64(math.MaxInt64)
+	for number, used := range l.used {
+		s := f.array.slot(number)
+		if s == nil || !s.present {
+			continue
+		}
+		_, free, err := s.Space()
+		if err != nil {
+			return 0, err
+		}
+		if used < l.size {
+			free = int64(min(float64(free)*(float64(l.size)/float64(used)), math.MaxInt64/2))
+		}
+		least = min(least, free)
+	}
+	return least, nil
 }
 
 // Close closes the file without syncing it.
-func (f *File) Close() error { return f.f.Close() }
+func (f *File) Close() error { return f.array.release(f.body) }

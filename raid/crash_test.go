@@ -1,0 +1,394 @@
+package raid_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"skylun/raid"
+	"skylun/raid/raidtest"
+	"skylun/test/devicetest"
+)
+
+var crashSeeds = flag.Int("raid.seeds", 0, "how many seeds for power cuts; 0: some hundred")
+
+const sector = raidtest.Sector
+
+// crashWorld is an array on disks that know what a power cut leaves of them, and what
+// its files may hold: of each sector the values that it was given since the file was
+// synced, the oldest one being the synced one.
+type crashWorld struct {
+	rnd     *rand.Rand
+	lies    raidtest.Faults // what disks do not do
+	faults  *raidtest.Faults
+	kinds   []string // of the members
+	weights []int
+	disks   []*raidtest.Disk // nil: a directory
+	dirs    []*raidtest.Dir
+	records *raidtest.Records
+	boot    int
+	value   uint64
+	array   *raid.Array
+	files   []*crashFile
+	cuts    int
+	err     error // the first thing found
+	doing   string
+	killed  bool // a process was, and the power is on since: what was written last is there
+}
+
+type crashFile struct {
+	name    string
+	f       *raid.File
+	sectors [][]uint64
+}
+
+func newCrashWorld(rnd *rand.Rand, members int, lies raidtest.Faults) (*crashWorld, error) {
+	w := &crashWorld{rnd: rnd, lies: lies}
+	w.faults = &lies
+	w.faults.Hook = w.point
+	w.records = raidtest.NewRecords(w.faults)
+	for range members {
+		kind := []string{"directory", raid.Identical, raid.Chunks}[rnd.IntN(3)]
+		w.kinds, w.weights = append(w.kinds, kind), append(w.weights, rnd.IntN(2)*(1+rnd.IntN(3)))
+		var disk *raidtest.Disk
+		var dir *raidtest.Dir
+		if size := 4<<20 + rnd.Int64N(4<<20); kind == "directory" {
+			dir = raidtest.NewDir(size, w.faults)
+		} else {
+			disk = raidtest.NewDisk(size, w.faults)
+		}
+		w.disks, w.dirs = append(w.disks, disk), append(w.dirs, dir)
+	}
+	err := errors.New("not looked at while it is set up")
+	w.err = err
+	if err := w.open(); err != nil {
+		return nil, err
+	}
+	for i := range 3 {
+		f := &crashFile{name: fmt.Sprintf("layers/%d", i)}
+		w.files = append(w.files, f)
+		if err := w.create(f); err != nil {
+			return nil, err
+		}
+	}
+	w.err = nil
+	return w, nil
+}
+
+func (w *crashWorld) config() raid.Config {
+	c := raid.Config{Stripe: 4 << 10, Chunk: 8 << 10, Records: w.records, Boot: fmt.Sprint("boot ", w.boot)}
+	for i, kind := range w.kinds {
+		m := raid.MemberConfig{Weight: w.weights[i]}
+		if kind == "directory" {
+			m.Member = w.dirs[i]
+		} else {
+			m.Device, m.Allocate = w.disks[i], kind
+		}
+		c.Members = append(c.Members, m)
+	}
+	return c
+}
+
+func (w *crashWorld) open() (err error) {
+	if w.array, err = raid.OpenArray(w.config()); err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	for _, f := range w.files {
+		if f.f, err = w.array.Open(f.name, int64(len(f.sectors))*sector); err != nil {
+			return fmt.Errorf("open %s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+func (w *crashWorld) create(f *crashFile) (err error) {
+	f.sectors = make([][]uint64, 1+w.rnd.IntN(400))
+	for s := range f.sectors {
+		f.sectors[s] = []uint64{0}
+	}
+	f.f, err = w.array.Create(f.name, int64(len(f.sectors))*sector)
+	return err
+}
+
+// left returns the world after a power cut, or as a process that is killed leaves
+// it, opened again.
+func (w *crashWorld) left(cut bool) (*crashWorld, error) {
+	n := &crashWorld{rnd: w.rnd, kinds: w.kinds, weights: w.weights, boot: w.boot, value: w.value, lies: w.lies}
+	n.faults = new(raidtest.Faults)
+	*n.faults = w.lies
+	if cut {
+		n.boot++
+	}
+	n.records = w.records.Copy(n.faults)
+	for i := range w.kinds {
+		disk, dir := w.disks[i], w.dirs[i]
+		switch {
+		case disk != nil && cut:
+			disk = disk.Cut(w.rnd, n.faults)
+		case disk != nil:
+			disk = disk.Killed(n.faults)
+		case cut:
+			dir = dir.Cut(w.rnd, n.faults)
+		default:
+			dir = dir.Killed(n.faults)
+		}
+		n.disks, n.dirs = append(n.disks, disk), append(n.dirs, dir)
+	}
+	n.killed = !cut
+	for _, f := range w.files {
+		c := &crashFile{name: f.name, sectors: make([][]uint64, len(f.sectors))}
+		for s, allowed := range f.sectors {
+			c.sectors[s] = slices.Clone(allowed)
+		}
+		n.files = append(n.files, c)
+	}
+	return n, n.open()
+}
+
+// point is where a power cut may leave something else than before.
+func (w *crashWorld) point(name string) {
+	if w.err != nil || w.rnd.IntN(4) > 0 || strings.HasPrefix(w.doing, "create") {
+		return
+	}
+	w.cuts++
+	left, err := w.left(true)
+	if err == nil {
+		err = left.verify()
+	}
+	if err == nil && w.rnd.IntN(4) == 0 {
+		err = left.goOn()
+	}
+	if err == nil {
+		err = left.array.Close()
+	}
+	if err != nil {
+		w.err = fmt.Errorf("power cut %q: %w", name, err)
+	}
+}
+
+// goOn writes to all files of what is left, and reads everything again: no chunk
+// may be in two of them.
+func (w *crashWorld) goOn() error {
+	for range 6 {
+		if err := w.write(w.files[w.rnd.IntN(len(w.files))]); err != nil {
+			return err
+		}
+	}
+	return w.verify()
+}
+
+// verify reads everything, twice, and narrows what it may be to what it is.
+func (w *crashWorld) verify() error {
+	for range 2 {
+		for _, f := range w.files {
+			got := make([]byte, len(f.sectors)*sector)
+			if err := f.f.ReadAt(got, 0); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+			for s, allowed := range f.sectors {
+				v, err := sectorValue(got[s*sector:][:sector])
+				if w.killed {
+					allowed = allowed[len(allowed)-1:]
+				}
+				if err != nil || !slices.Contains(allowed, v) {
+					return fmt.Errorf("%s: sector %d of %d holds %#x (%v), want one of %#x", f.name, s, len(f.sectors), v, err, allowed)
+				}
+				if !w.killed { // else the power may still be cut, and take it back
+					f.sectors[s] = []uint64{v}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func sectorValue(b []byte) (uint64, error) {
+	v := binary.LittleEndian.Uint64(b)
+	for ; len(b) > 0; b = b[8:] {
+		if binary.LittleEndian.Uint64(b) != v {
+			return 0, errors.New("torn")
+		}
+	}
+	return v, nil
+}
+
+func (w *crashWorld) write(f *crashFile) error {
+	first := w.rnd.IntN(len(f.sectors))
+	n := 1 + w.rnd.IntN(min(40, len(f.sectors)-first))
+	w.value++
+	p := make([]byte, n*sector)
+	for i := 0; i < len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], w.value)
+	}
+	for s := first; s < first+n; s++ {
+		f.sectors[s] = append(f.sectors[s], w.value)
+	}
+	return f.f.WriteAt(p, int64(first)*sector)
+}
+
+func (f *crashFile) add(first, end int, v uint64) {
+	for s := first; s < end; s++ {
+		f.sectors[s] = append(f.sectors[s], v)
+	}
+}
+
+func (f *crashFile) synced() {
+	for s, allowed := range f.sectors {
+		f.sectors[s] = allowed[len(allowed)-1:]
+	}
+}
+
+func (w *crashWorld) step() (what string, err error) {
+	f := w.files[w.rnd.IntN(len(w.files))]
+	size := len(f.sectors)
+	switch op := w.rnd.IntN(16); {
+	case op < 7:
+		return "write " + f.name, w.write(f)
+	case op < 9:
+		first := w.rnd.IntN(size)/8*8 + 8
+		end := min(size/8*8, first+8*w.rnd.IntN(20))
+		if first >= end {
+			return "", nil
+		}
+		f.add(first, end, 0)
+		return fmt.Sprintf("punch [%d,%d) of %s", first, end, f.name), f.f.Punch(int64(first)*sector, int64(end-first)*sector)
+	case op < 12:
+		err := f.f.Sync()
+		if err == nil {
+			f.synced()
+		}
+		return "sync " + f.name, err
+	case op < 13:
+		to := 1 + w.rnd.IntN(500)
+		was := size
+		if to == was {
+			return "", nil
+		}
+		for len(f.sectors) < to {
+			f.sectors = append(f.sectors, []uint64{0})
+		}
+		if to < was { // nobody may want to see again what is cut off
+			f.sectors = f.sectors[:to:to]
+			return fmt.Sprintf("shrink %s from %d to %d", f.name, was, to), f.f.Resize(int64(to) * sector)
+		}
+		// A power cut in the middle of it finds the old length.
+		long := f.sectors
+		f.sectors = f.sectors[:was]
+		err := f.f.Resize(int64(to) * sector)
+		f.sectors = long
+		if err == nil {
+			f.synced()
+		}
+		return fmt.Sprintf("grow %s from %d to %d", f.name, was, to), err
+	case op < 14:
+		w.doing = "create " + f.name // until it is there again, nothing is promised of it
+		defer func() { w.doing = "" }()
+		return w.doing, errors.Join(f.f.Close(), w.create(f))
+	case op < 15:
+		left, err := w.left(false)
+		if err == nil {
+			err = left.verify()
+		}
+		if err == nil {
+			err = left.array.Close()
+		}
+		return "look at a killed process", err
+	default:
+		return "close and open", w.restart()
+	}
+}
+
+func (w *crashWorld) restart() error {
+	for _, f := range w.files {
+		if err := f.f.Close(); err != nil {
+			return err
+		}
+	}
+	if err := w.array.Close(); err != nil {
+		return err
+	}
+	return w.open()
+}
+
+func crashRun(seed uint64, members int, lies raidtest.Faults) (cuts int, err error) {
+	rnd := rand.New(rand.NewPCG(seed, 29))
+	w, err := newCrashWorld(rnd, members, lies)
+	if err != nil {
+		return 0, err
+	}
+	var log []string
+	for op := range 60 {
+		what, err := w.step()
+		log = append(log, what)
+		if err == nil {
+			err = w.err
+		}
+		if err == nil && rnd.IntN(12) == 0 {
+			cuts += w.cuts
+			cut := rnd.IntN(2) == 0
+			log = append(log, fmt.Sprintf("power cut %v, killed %v", cut, !cut))
+			if w, err = w.left(cut); err == nil {
+				err = w.verify()
+				w.faults.Hook = w.point
+			}
+		}
+		if err != nil {
+			return cuts, fmt.Errorf("members %v, weights %v: operation %d: %w; after:\n%s", w.kinds, w.weights, op, err, strings.Join(log, "\n"))
+		}
+	}
+	return cuts + w.cuts, w.restart()
+}
+
+// TestPowerCut does random operations on arrays of all kinds and cuts the power at the
+// points where something becomes durable.
+func TestPowerCut(t *testing.T) {
+	first := devicetest.Seed(t)
+	n := *crashSeeds
+	if n == 0 {
+		n = 30
+		if testing.Short() {
+			n = 8
+		}
+	}
+	for _, members := range []int{1, 2, 5} {
+		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			cuts := 0
+			for i := range uint64(n) {
+				c, err := crashRun(first+i, members, raidtest.Faults{})
+				if cuts += c; err != nil {
+					t.Fatalf("-devicetest.seed=%d -raid.seeds=1: %v", first+i, err)
+				}
+			}
+			t.Logf("%d seeds, %d power cuts", n, cuts)
+			if cuts < 3*n {
+				t.Errorf("only %d power cuts", cuts)
+			}
+		})
+	}
+}
+
+// TestPowerCutBites gives the crash test disks that break a promise each: it must
+// find every one.
+func TestPowerCutBites(t *testing.T) {
+	first := devicetest.Seed(t)
+	for name, lies := range map[string]raidtest.Faults{
+		"a sync does nothing":                      {SyncsNothing: true},
+		"what is made zeros stays":                 {ZeroNothing: true},
+		"notes of a process that is killed vanish": {ForgetsNotes: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range uint64(300) {
+				if _, err := crashRun(first+i, 2, lies); err != nil {
+					t.Logf("found by seed %d of them: %.300v", i+1, err)
+					return
+				}
+			}
+			t.Error("not found")
+		})
+	}
+}
