@@ -49,7 +49,7 @@ func TestShippedConfig(t *testing.T) {
 	if !reflect.DeepEqual(s.Config, want) {
 		t.Errorf("config.yaml:\n got %+v\nwant %+v", s.Config, want)
 	}
-	if want.Blobstore.URL != "file:"+filepath.Join(root, "data/blobs") || want.Local.Members[0] != filepath.Join(root, "data/local") {
+	if want.Blobstore.URL != "file:"+filepath.Join(root, "data/blobs") || want.Local.Members[0].Path != filepath.Join(root, "data/local") {
 		t.Errorf("defaults: store %s, members %v", want.Blobstore.URL, want.Local.Members)
 	}
 }
@@ -242,6 +242,15 @@ func TestBadConfig(t *testing.T) {
 		{"two credentials", "blobstore: {url: https://a.blob.core.windows.net/disks, sas_token_file: a, account_key_file: b}", "1: blobstore.account_key_file: only one of"},
 		{"data_dir", "data_dir: " + strings.Repeat("/long", 25), "1: data_dir: the socket /long"},
 		{"member is a file", "local: {members: [config.yaml]}", "1: local.members[0]: "},
+		{"member twice", "local: {members: [a, {path: a}]}", "1: local.members[1]: "},
+		{"empty member", "local: {members: [{weight: 2}]}", "1: local.members[0]: empty"},
+		{"two ways to name a member", "local: {members: [{path: a, nbd: 'unix:b'}]}", "1: local.members[0]: both"},
+		{"NBD over TCP", "local: {members: [{nbd: 'tcp:b'}]}", "1: local.members[0].nbd: "},
+		{"weight", "local: {members: [{path: a, weight: 1000}]}", "1: local.members[0].weight: 1000 is not between 1 and 256"},
+		{"allocation", "local: {members: [{path: /dev/x, allocate: lazily}]}", `1: local.members[0].allocate: "lazily" is neither identical nor chunks`},
+		{"allocation of a directory", "local: {members: [{path: /, allocate: chunks}]}", "1: local.members[0].allocate: / is a directory"},
+		{"character device", "local: {members: [/dev/null]}", "1: local.members[0]: /dev/null is neither a directory nor"},
+		{"stripe size", "local: {stripe_size: 100KiB}", "1: local.stripe_size: 100KiB is not a power of two"},
 
 		{"cache size", "cache: {max_size: 1MiB}", "1: cache.max_size: 1MiB is less than 16MiB"},
 		{"negative cache size", "cache: {max_size: -1}", `1: cache.max_size: "-1" is not a size`},
@@ -252,9 +261,6 @@ func TestBadConfig(t *testing.T) {
 		{"prefetch hours", "cache: {prefetch_hours: 22-6}", `1: cache.prefetch_hours: "22-6" is no span of the day; write 22:00-06:00`},
 		{"prefetch rate", "cache: {prefetch_rate: 512B}", "1: cache.prefetch_rate: "},
 		{"prefetch of nothing", "cache: {prefetch: alot}", `1: cache.prefetch: "alot" is none of off, readahead, idle, full`},
-		{"two members", "local: {members: [a, b]}", "1: local.members: not supported yet"},
-		{"stripe size", "local: {stripe_size: 256KiB}", "1: local.stripe_size: not supported yet"},
-		{"device as member", "local: {members: [/dev/null]}", "1: local.members[0]: not supported yet"},
 		{"admin.listen", "admin: {listen: '127.0.0.1:8260'}", "1: admin.listen: not supported yet"},
 
 		{"syntax", "a: [", "line 1: "},

@@ -35,7 +35,7 @@ func bootConfig(t *testing.T) Config {
 func elsewhere(t *testing.T, cfg Config) Config {
 	t.Helper()
 	cfg.DataDir = filepath.Join(t.TempDir(), "d")
-	cfg.Local.Members = []string{filepath.Join(cfg.DataDir, "local")}
+	cfg.Local.Members = []MemberConfig{{Path: filepath.Join(cfg.DataDir, "local")}}
 	return cfg
 }
 

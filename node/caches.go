@@ -15,8 +15,11 @@ import (
 // image nothing uses are open too while the node serves, or what they hold could
 // not leave.
 
-func cacheFile(id uint64) string { return fmt.Sprintf("caches/%d", id) }
-func sumsFile(id uint64) string  { return fmt.Sprintf("caches/%d.sums", id) }
+// cachesDir begins the names of all files of caches.
+const cachesDir = "caches/"
+
+func cacheFile(id uint64) string { return fmt.Sprintf(cachesDir+"%d", id) }
+func sumsFile(id uint64) string  { return fmt.Sprintf(cachesDir+"%d.sums", id) }
 
 // cacheFiles are the files of a cache: the copies, and their checksums.
 type cacheFiles struct{ copies, sums *raid.File }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -40,10 +41,27 @@ type LogConfig struct {
 
 // LocalConfig says where layers and caches are kept.
 type LocalConfig struct {
-	Members    []string `yaml:"members"`     // directories
-	StripeSize Size     `yaml:"stripe_size"` // for several members
-	LowSpace   Size     `yaml:"low_space"`   // initiators are warned when less than this is left; 0: never
+	Members    []MemberConfig `yaml:"members"`     // one or more, which are striped over
+	StripeSize Size           `yaml:"stripe_size"` // for what is made from now on; 0: 256KiB
+	LowSpace   Size           `yaml:"low_space"`   // initiators are warned when less than this is left; 0: never
 }
+
+// MemberConfig is one member of the local array. In the configuration it may be
+// written as the text of Path alone.
+type MemberConfig struct {
+	Path     string `yaml:"path"`     // a directory, a block device or a file
+	NBD      string `yaml:"nbd"`      // instead: unix:SOCKET, or unix:SOCKET?export=NAME
+	Weight   int    `yaml:"weight"`   // share of what is striped; 0: by size
+	Allocate string `yaml:"allocate"` // of devices and files: identical, chunks
+}
+
+// UnmarshalText reads the short form.
+func (m *MemberConfig) UnmarshalText(text []byte) error {
+	*m = MemberConfig{Path: string(text)}
+	return nil
+}
+
+func (m MemberConfig) String() string { return cmp.Or(m.Path, m.NBD) }
 
 // CacheConfig says how copies of image blocks are kept.
 type CacheConfig struct {
@@ -168,11 +186,19 @@ func (c *Config) Resolve(dir string) error {
 			c.Blobstore.URL = "file:" + filepath.Join(c.DataDir, "blobs")
 		}
 		if len(c.Local.Members) == 0 {
-			c.Local.Members = []string{filepath.Join(c.DataDir, "local")}
+			c.Local.Members = []MemberConfig{{Path: filepath.Join(c.DataDir, "local")}}
 		}
 	}
 	for i := range c.Local.Members {
-		abs(&c.Local.Members[i])
+		m := &c.Local.Members[i]
+		abs(&m.Path)
+		if socket, ok := strings.CutPrefix(m.NBD, "unix:"); ok {
+			socket, rest, query := strings.Cut(socket, "?")
+			abs(&socket)
+			if m.NBD = "unix:" + socket; query {
+				m.NBD += "?" + rest
+			}
+		}
 	}
 	if p, ok := strings.CutPrefix(c.Blobstore.URL, "file:"); ok && p != "" {
 		abs(&p)

@@ -110,8 +110,8 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	if err != nil {
 		return nil, dataDirError(cfg.DataDir, err)
 	}
-	if n.array, err = raid.Open(cfg.Local.Members); err != nil {
-		return nil, localError("local.members", err)
+	if err := n.openArray(); err != nil {
+		return nil, err
 	}
 	if n.store, err = openStore(ctx, cfg, log); err != nil {
 		return nil, err

@@ -256,7 +256,7 @@ func TestStartRefuses(t *testing.T) {
 			if err := os.WriteFile(cfg.DataDir+"-file", nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cfg.Local.Members = []string{cfg.DataDir + "-file/sub"}
+			cfg.Local.Members = []MemberConfig{{Path: cfg.DataDir + "-file/sub"}}
 		}, "local.members: ", ""},
 		{"data directory is a file", func(t *testing.T, cfg *Config) {
 			if err := os.WriteFile(cfg.DataDir, nil, 0o600); err != nil {
@@ -299,7 +299,6 @@ func wantEmpty(t *testing.T, cfg Config) {
 			t.Errorf("left in %s: %v", dir, files)
 		}
 	}
-	cfg.Local.Members = []string{filepath.Join(t.TempDir(), "m")}
 	n, err := Open(t.Context(), cfg, false, quiet)
 	if err != nil {
 		return // no database, or none that can be opened

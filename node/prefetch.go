@@ -158,7 +158,7 @@ func (n *Node) startPrefetcher() error {
 	if err != nil {
 		return err
 	}
-	queues := diskQueues(n.cfg.Local.Members)
+	queues := diskQueues(n.cfg.Local.paths())
 	n.prefetcher = overlay.NewPrefetcher(overlay.PrefetcherConfig{
 		Rate:  int64(n.cfg.Cache.PrefetchRate),
 		Hours: hours,

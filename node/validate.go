@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"regexp"
 	"time"
 
@@ -80,26 +79,6 @@ func (c *Config) validateNode(ps *Problems) {
 func validatePrefetch(ps *Problems, key, value string) {
 	if _, known := overlay.ParseStrategy(value); !known && value != "" {
 		ps.add(key, "%q is none of off, readahead, idle, full", value)
-	}
-}
-
-func (c *Config) validateLocal(ps *Problems) {
-	switch n := len(c.Local.Members); {
-	case n > 1:
-		ps.unsupported("local.members", "one member only; striping over several is to come")
-	case n == 1:
-		if c.Local.Members[0] == "" {
-			ps.add("local.members[0]", "empty; name a directory")
-		} else if st, err := os.Stat(c.Local.Members[0]); err == nil && !st.IsDir() {
-			if st.Mode()&os.ModeDevice != 0 {
-				ps.unsupported("local.members[0]", c.Local.Members[0]+" is a device; only directories can be members")
-			} else {
-				ps.add("local.members[0]", "%s is not a directory", c.Local.Members[0])
-			}
-		}
-	}
-	if c.Local.StripeSize != 0 {
-		ps.unsupported("local.stripe_size", "there is one member, nothing to stripe over; leave the key out")
 	}
 }
 
