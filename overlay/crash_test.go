@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"skylun/block"
+	"skylun/meta"
 	"skylun/test/devicetest"
 )
 
@@ -117,16 +119,14 @@ func (w *world) fall() (*world, error) {
 	if err != nil {
 		return w, err
 	}
-	for _, x := range left.vols { // from now on it looks at power cuts itself
-		x.file.hook = left.point
+	for _, id := range left.rec.ids() { // from now on it looks at power cuts itself
+		left.layers[id].hook(left)
 	}
 	if left.cached {
 		left.cacheFile.hook, left.cacheSums.hook = left.point, left.point
 	}
-	for m, f := range map[Map]*memFile{left.cacheMap: left.cacheFile, left.vols[0].states: left.vols[0].file, left.vols[1].states: left.vols[1].file} {
-		if m, ok := m.(*memMap); ok {
-			m.hook = left.afterAppend(f)
-		}
+	if m, ok := left.cacheMap.(*memMap); ok {
+		m.hook = left.afterAppend(left.cacheFile)
 	}
 	return left, nil
 }
@@ -152,7 +152,7 @@ func (w *world) step() (what string, err error) {
 	}
 	w.value++
 	p := fillSectors(make([]byte, r.Len()), w.value)
-	switch op := rnd.IntN(22); {
+	switch op := rnd.IntN(30); {
 	case op < 6:
 		x.h.write(r, w.value)
 		if op == 0 {
@@ -195,6 +195,18 @@ func (w *world) step() (what string, err error) {
 		return w.evict(r)
 	case op < 21:
 		return w.decay(), nil
+	case op < 23:
+		named := []int{0, 1}
+		if rnd.IntN(2) == 0 {
+			named = named[rnd.IntN(2):][:1]
+		}
+		return w.snapshot(named)
+	case op < 24:
+		return w.rebase(rnd.IntN(2))
+	case op < 25:
+		return w.remove()
+	case op < 29:
+		return w.tidy()
 	default:
 		if w.db == nil {
 			return "", nil
@@ -271,10 +283,13 @@ func (w *world) resize(x *worldVolume) (what string, err error) {
 	}
 	w.settle() // growing commits, and holes are punched after that
 	was := x.size
-	if w.db != nil {
-		if err := w.db.resize(x.name, size); err != nil {
-			return "store the size", err
-		}
+	err = w.transact(func(db *meta.DB) error { return db.ResizeVolume(x.name, size) }, func(r *records) {
+		i := slices.Index(w.vols[:], x)
+		r.vols[i].size = size
+		r.layers[r.vols[i].top] = layerRecord{r.layers[r.vols[i].top].parent, size}
+	})
+	if err != nil {
+		return "store the size", err
 	}
 	x.size, x.h = size, x.h.resize(size)
 	return fmt.Sprintf("resize %s from %d to %d", x.name, was, size), nil
@@ -285,10 +300,16 @@ func (w *world) resize(x *worldVolume) (what string, err error) {
 func (w *world) restart(orderly bool) error {
 	if orderly {
 		for _, x := range w.vols {
-			if err := closeAll(x.v); err != nil {
+			if err := x.v.Close(); err != nil {
 				return err
 			}
+			w.settle()
 			x.h.flushed()
+		}
+		for _, l := range w.allOpen() {
+			if err := l.Close(); err != nil {
+				return err
+			}
 		}
 		if w.cache != nil {
 			if err := w.cache.Close(); err != nil {
@@ -302,9 +323,13 @@ func (w *world) restart(orderly bool) error {
 		if err := w.db.restart(orderly); err != nil {
 			return err
 		}
-		w.cacheMap = w.db.maps["cache"]
-		for _, x := range w.vols {
-			x.states = w.db.maps[x.name]
+		w.cacheMap = w.db.newMap(cacheID)
+	}
+	for id, l := range w.layers {
+		if _, ok := w.rec.layers[id]; !ok { // made for what then failed
+			delete(w.layers, id)
+		} else if w.db != nil {
+			l.states = w.db.newMap(id)
 		}
 	}
 	if err := w.open(); err != nil {

@@ -80,14 +80,12 @@ var errNoCuts = errors.New("no power cuts by themselves")
 
 // inject makes the calls of everything in w go through f.
 func (w *world) inject(f *fault) {
-	for _, x := range w.vols {
-		x.file.failing = f.call
-		x.notes.failing = func(string) error { return f.call("note") }
+	w.fault = f.call
+	for _, l := range w.layers {
+		l.hook(w)
 	}
 	w.cacheFile.failing, w.cacheSums.failing = f.call, f.call
-	for _, m := range []Map{w.cacheMap, w.vols[0].states, w.vols[1].states} {
-		m.(*memMap).failing = f.call
-	}
+	w.cacheMap.(*memMap).failing = f.call
 }
 
 // faultRun does random operations while f applies.
@@ -163,8 +161,11 @@ func (w *world) recover(before [2]history, what string, failed error) (*world, e
 		}
 	}
 	broken := w.cache != nil && w.cache.copy.failure() != nil // keeps no more copies
+	for _, l := range w.allOpen() {
+		broken = broken || l.failure() != nil // does not merge any more
+	}
 	for _, x := range w.vols {
-		if x.v.top().failure() == nil {
+		if x.v.view.Load().failure() == nil {
 			continue
 		}
 		broken = true

@@ -93,6 +93,19 @@ func (l *Layer) Close() error {
 	return nil
 }
 
+// Abandon closes a layer that is to be removed: nothing of it is made durable.
+func (l *Layer) Abandon() error {
+	l.stop()
+	errs := []error{l.file.Close()}
+	if l.notes != nil {
+		errs = append(errs, l.notes.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("layer %s: %w", l.name, err)
+	}
+	return nil
+}
+
 // Seal makes all of a layer durable that nobody writes to any more, and drops
 // its notes: they can be removed once the layer is closed. Later calls do
 // nothing.

@@ -153,7 +153,7 @@ func (l *Layer) trim(ctx context.Context) error {
 
 // Merge makes one layer of two that are sealed, of which upper is the only child
 // of lower. The one that has less to be copied, gone, goes into the other, kept,
-// which then has the size of upper. When that is durable it calls commit, which
+// which then has at least the size of upper. When that is durable it calls commit, which
 // records in one transaction that kept is in the place of both, and returns all
 // volumes that are open over gone and were opened before. When Merge returns
 // nil, none of them uses gone any more: it can be closed and removed.
@@ -180,7 +180,7 @@ func Merge(ctx context.Context, lower, upper *Layer, commit func(kept, gone *Lay
 	if err := m.copy(); err != nil {
 		return fail(err)
 	}
-	m.kept.size.Store(upper.Size())
+	m.kept.size.Store(max(m.kept.Size(), upper.Size()))
 	volumes, err := commit(m.kept, m.gone)
 	if err != nil {
 		return fail(err)

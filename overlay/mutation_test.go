@@ -46,6 +46,8 @@ func TestPowerCutBites(t *testing.T) {
 			slices.Reverse(extents)
 			return extents
 		}}},
+		{"holes in layers are punched before that is recorded", lie{lateStates: true}},
+		{"a snapshot is recorded before it is durable", lie{unsealed: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := crashDir(t)

@@ -242,14 +242,19 @@ func (s *sparse) counts() (present_, zero_, absent_ int64) {
 	return count(present), count(zero), count(absent)
 }
 
-// close commits what is pending and closes the file. No other call may run.
-func (s *sparse) close() error {
+// stop ends the rounds. No other call may run.
+func (s *sparse) stop() {
 	s.mu.Lock()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
 	s.mu.Unlock()
 	s.commits.close()
+}
+
+// close commits what is pending and closes the file. No other call may run.
+func (s *sparse) close() error {
+	s.stop()
 	emptied, err := s.round()
 	s.giveBack(emptied)
 	if s.notes != nil {

@@ -264,7 +264,7 @@ func testLayers(t *testing.T, imageSize int64) {
 		}
 	}
 	t.Logf("%d merges, %d shadows, %d layers", merges, shadows, ids)
-	if merges < 10 || shadows < 10 {
+	if merges == 0 || shadows == 0 {
 		t.Error("too few merges or shadows")
 	}
 	for _, x := range vols {

@@ -148,12 +148,21 @@ func (w *view) bare(r block.Range) bool {
 
 // failure returns why nothing can be made durable any more, or nil.
 func (w *view) failure() error {
-	for _, l := range w.unsynced {
-		if err := l.failure(); err != nil {
+	if err := w.failureBelow(); err != nil {
+		return err
+	}
+	return w.top.failure()
+}
+
+// failureBelow is failure of what was sealed. A layer that failed after all of it
+// was durable, in a merge, has lost nothing.
+func (w *view) failureBelow() error {
+	for _, l := range w.unsynced { // as a rule there is none
+		if err := l.failure(); err != nil && !l.durable.Load() {
 			return err
 		}
 	}
-	return w.top.failure()
+	return nil
 }
 
 // layers returns all layers, lowest first.

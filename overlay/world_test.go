@@ -3,13 +3,10 @@ package overlay
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"skylun/block"
@@ -34,7 +31,13 @@ type world struct {
 	cacheMap  Map
 	rotted    bool // some of the copies, or of their sums
 	vols      [2]*worldVolume
-	db        *worldDB // nil: the maps are memMaps
+	layers    map[uint64]*worldLayer // all that are recorded, and perhaps more
+	rec       records                // what is recorded; with a database, as far as it was answered
+	snaps     []*worldSnapshot
+	lastLayer uint64
+	lastSnap  int
+	fault     func(op string) error // of every call of a layer, its notes and map; nil: none
+	db        *worldDB              // nil: the maps are memMaps
 
 	looking sync.Mutex // holes are punched after a flush is answered, beside what follows
 	cuts    int
@@ -54,10 +57,12 @@ type worldConfig struct {
 
 // lie makes a store that does not keep its promise, for tests of the test.
 type lie struct {
-	lazySync bool // data is synced after the states are committed
-	append   func(m *memMap, extents []Extent) []Extent
-	hasty    bool // what is appended for the cache is durable only with the next, as if its holes were punched before
-	lostSums bool // the sums of a cache are never synced
+	lazySync   bool // data is synced after the states are committed
+	append     func(m *memMap, extents []Extent) []Extent
+	hasty      bool // what is appended for the cache is durable only with the next, as if its holes were punched before
+	lateStates bool // as hasty, for layers
+	unsealed   bool // a snapshot is recorded before it is durable
+	lostSums   bool // the sums of a cache are never synced
 }
 
 func (c worldConfig) String() string {
@@ -65,12 +70,15 @@ func (c worldConfig) String() string {
 }
 
 type worldVolume struct {
-	name        string
-	size        int64 // as somebody has stored it
-	file, notes *memFile
-	states      Map
-	v           *Volume
-	h           history
+	name string
+	size int64 // as somebody has stored it
+	v    *Volume
+	h    history
+
+	// While the volume becomes something else: its history then, if the power
+	// is cut when nextTop is recorded.
+	next    history
+	nextTop uint64
 }
 
 func imageValue(s int64) uint64 { return 1<<40 + uint64(s) }
@@ -80,7 +88,7 @@ func imageValue(s int64) uint64 { return 1<<40 + uint64(s) }
 func emptyImage(s int64) bool { return s/(block.Size/sector)%4 == 3 }
 
 func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
-	w := &world{worldConfig: cfg, rnd: rnd}
+	w := &world{worldConfig: cfg, rnd: rnd, layers: map[uint64]*worldLayer{}, rec: records{layers: map[uint64]layerRecord{}, snaps: map[string]map[int]record{}}}
 	value := func(s int64) uint64 {
 		if s >= cfg.imageSectors || emptyImage(s) {
 			return 0
@@ -101,14 +109,29 @@ func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
 	w.cacheFile = newMemFile(block.Ceil(w.image.Size(), block.Size))
 	w.cacheSums = newMemFile(SumsSize(w.image.Size()))
 	w.cacheSums.lazy = cfg.lie.lostSums
-	w.cacheMap = w.newMap("cache", w.image.Size(), w.cacheFile)
+	w.cacheMap = w.newMap(cacheID, w.cacheFile)
+	w.lastLayer = cacheID
+	if w.db != nil {
+		if id, err := w.db.db.NewMap(); err != nil || id != cacheID {
+			return nil, fmt.Errorf("map %d: %w", id, err)
+		}
+		if err := w.db.db.PutCache(meta.Cache{Image: "image", Identity: "x", Size: max(w.image.Size(), 512), Map: cacheID}); err != nil {
+			return nil, err
+		}
+	}
 	for i := range w.vols {
 		name := string(rune('a' + i))
 		size := cfg.sectors * sector
-		file := newMemFile(block.Ceil(size, block.Size))
-		w.vols[i] = &worldVolume{name: name, size: size, file: file, notes: newMemFile(NotesSize(size)),
-			states: w.newMap(name, size, file), h: newHistory(cfg.sectors, value)}
-		file.hook = w.point
+		l, err := w.newLayer(size)
+		if err == nil && w.db != nil {
+			_, err = w.db.db.CreateVolume(meta.Volume{Name: name, Size: size, Layer: l.id})
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.vols[i] = &worldVolume{name: name, size: size, h: newHistory(cfg.sectors, value)}
+		w.rec.vols[i] = record{l.id, size}
+		w.rec.layers[l.id] = layerRecord{0, size}
 	}
 	if cfg.cached {
 		w.cacheFile.hook, w.cacheSums.hook = w.point, w.point
@@ -116,13 +139,16 @@ func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
 	return w, w.open()
 }
 
+// cacheID is the number of the cache's map.
+const cacheID = 1
+
 // newMap returns the durable map of a file.
-func (w *world) newMap(name string, size int64, f *memFile) Map {
+func (w *world) newMap(id uint64, f *memFile) Map {
 	f.lazy = w.lie.lazySync
 	if w.db != nil {
-		return w.db.newMap(name, size)
+		return w.db.newMap(id)
 	}
-	m := &memMap{lie: w.lie.append, isLate: w.lie.hasty && name == "cache"}
+	m := &memMap{lie: w.lie.append, isLate: w.lie.hasty && id == cacheID || w.lie.lateStates && id != cacheID}
 	m.hook = w.afterAppend(f)
 	return m
 }
@@ -186,15 +212,7 @@ func (w *world) open() error {
 		}
 		w.cache = c
 	}
-	for _, x := range w.vols {
-		v, err := openSingle(single{Name: x.name, Size: x.size, File: x.file.opened(block.Ceil(x.size, block.Size)), Map: x.states, Base: w.cache,
-			Notes: x.notes.opened(NotesSize(x.size)), Boot: fmt.Sprint("boot ", w.boot), Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return err
-		}
-		x.v = v
-	}
-	return nil
+	return w.openLayers()
 }
 
 // holdsOnly tells whether the file of a cache has nothing that counts for nothing.
@@ -234,32 +252,34 @@ func (w *world) point(name string) {
 // cut returns the world that a power cut now would leave, opened again. It does
 // not look at power cuts itself.
 func (w *world) cut() (*world, error) {
-	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image, rotted: w.rotted}
+	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image, rotted: w.rotted,
+		layers: map[uint64]*worldLayer{}, rec: w.rec.clone(), lastLayer: w.lastLayer, lastSnap: w.lastSnap}
 	if w.db != nil {
 		db, err := w.db.cut(left)
 		if err != nil {
 			return nil, err
 		}
 		left.db = db
+		if left.rec, err = db.records(); err != nil {
+			return nil, err
+		}
 	}
-	states := func(name string, m Map) Map {
+	states := func(id uint64, m Map) Map {
 		if m, ok := m.(*memMap); ok {
 			return &memMap{extents: m.durable(), lie: m.lie, isLate: m.isLate}
 		}
-		return left.db.maps[name]
+		return left.db.newMap(id)
 	}
-	left.cacheFile, left.cacheSums, left.cacheMap = w.cacheFile.cut(w.rnd), w.cacheSums.cut(w.rnd), states("cache", w.cacheMap)
-	for i, x := range w.vols {
-		size := x.size
-		if left.db != nil {
-			v, err := left.db.db.Volume(x.name)
-			if err != nil {
-				return nil, err
-			}
-			size = v.Size
+	left.cacheFile, left.cacheSums, left.cacheMap = w.cacheFile.cut(w.rnd), w.cacheSums.cut(w.rnd), states(cacheID, w.cacheMap)
+	for _, id := range left.rec.ids() {
+		l := w.layers[id]
+		left.layers[id] = &worldLayer{id: id, file: l.file.cut(w.rnd), states: states(id, l.states)}
+		if l.notes != nil {
+			left.layers[id].notes = l.notes.cut(w.rnd)
 		}
-		left.vols[i] = &worldVolume{name: x.name, size: size, file: x.file.cut(w.rnd), notes: x.notes.cut(w.rnd),
-			states: states(x.name, x.states), h: x.h.clone().resize(size)}
+	}
+	if err := w.cutSnapshots(left); err != nil {
+		return nil, err
 	}
 	return left, left.open()
 }
@@ -275,6 +295,9 @@ func (w *world) verify() error {
 			if err := x.h.check(got); err != nil {
 				return fmt.Errorf("volume %s: %w", x.name, err)
 			}
+		}
+		if err := w.verifySnapshots(); err != nil {
+			return err
 		}
 		if err := w.verifyCache(); err != nil {
 			return err
@@ -337,15 +360,18 @@ func (w *world) settle() {
 		w.cache.copy.commits.wait()
 	}
 	for _, x := range w.vols {
-		x.v.top().commits.wait()
+		x.v.work.Wait()
+	}
+	for _, l := range w.allOpen() {
+		l.commits.wait()
 	}
 }
 
 // abandon stops everything as a process does that is killed.
 func (w *world) abandon() {
 	w.settle()
-	for _, x := range w.vols {
-		x.v.top().commits.close()
+	for _, l := range w.allOpen() {
+		l.commits.close()
 	}
 	if w.cache != nil {
 		w.cache.fetches.close()
@@ -357,7 +383,10 @@ func (w *world) abandon() {
 func (w *world) close() error {
 	var errs []error
 	for _, x := range w.vols {
-		errs = append(errs, closeAll(x.v))
+		errs = append(errs, x.v.Close())
+	}
+	for _, l := range w.allOpen() {
+		errs = append(errs, l.Close())
 	}
 	if w.cache != nil {
 		errs = append(errs, w.cache.Close())
@@ -366,189 +395,4 @@ func (w *world) close() error {
 		errs = append(errs, w.db.close())
 	}
 	return errors.Join(errs...)
-}
-
-// worldDB is a database with its journal, and what a power cut in the middle of
-// a change would leave of them.
-type worldDB struct {
-	w    *world
-	path string
-	db   *meta.DB
-	maps map[string]Map
-	torn *dbFiles // what a power cut leaves just now; nil: what is in the files
-}
-
-// dbFiles is what database and journal hold.
-type dbFiles struct{ db, journal []byte }
-
-func newWorldDB(w *world) (*worldDB, error) {
-	d := &worldDB{w: w, path: w.newPath(), maps: map[string]Map{}}
-	return d, d.open()
-}
-
-func (w *world) newPath() string { return filepath.Join(w.dir, fmt.Sprintf("db%d", w.rnd.Uint64())) }
-
-func (d *worldDB) open() (err error) {
-	d.db, err = meta.Open(d.path, meta.Options{FoldEvery: -1, JournalSize: 4096 + 2*(256+d.w.rnd.Int64N(2048))})
-	return err
-}
-
-// newMap makes a map that belongs to a volume, or to the cache.
-func (d *worldDB) newMap(name string, size int64) Map {
-	id, err := d.db.NewMap()
-	if err == nil && name == "cache" {
-		err = d.db.PutCache(meta.Cache{Image: "image", Identity: "x", Size: max(size, 512), Map: id})
-	} else if err == nil {
-		_, err = d.db.CreateVolume(meta.Volume{Name: name, Size: size, Layer: id})
-	}
-	if err != nil {
-		panic(err)
-	}
-	m := tornMap{d.db.Map(id), id, d}
-	d.maps[name] = m
-	return m
-}
-
-func (d *worldDB) resize(name string, size int64) error {
-	return d.change(func() error { return d.db.ResizeVolume(name, size) })
-}
-
-func (d *worldDB) fold() error { return d.change(d.db.Fold) }
-
-// restart stops in an orderly way or not, and starts again.
-func (d *worldDB) restart(orderly bool) error {
-	left, err := d.cut(d.w) // of one that is killed all is left that it wrote
-	if err != nil {
-		return err
-	}
-	if orderly {
-		err = errors.Join(left.close(), d.db.Close(), d.open())
-	} else {
-		err = d.close()
-		d.path, d.db = left.path, left.db
-	}
-	for name, m := range d.maps {
-		id := m.(tornMap).id
-		d.maps[name] = tornMap{d.db.Map(id), id, d}
-	}
-	return err
-}
-
-func (d *worldDB) files() (f dbFiles, err error) {
-	if f.db, err = os.ReadFile(d.path); err == nil {
-		f.journal, err = os.ReadFile(d.path + ".journal")
-	}
-	return f, err
-}
-
-// cut returns what a power cut now would leave.
-func (d *worldDB) cut(left *world) (*worldDB, error) {
-	n := &worldDB{w: left, path: left.newPath(), maps: map[string]Map{}}
-	f := dbFiles{}
-	if d.torn != nil {
-		f = *d.torn
-	} else {
-		var err error
-		if f, err = d.files(); err != nil {
-			return nil, err
-		}
-	}
-	if err := errors.Join(os.WriteFile(n.path, f.db, 0o600), os.WriteFile(n.path+".journal", f.journal, 0o600)); err != nil {
-		return nil, err
-	}
-	problems, err := meta.CheckFile(n.path)
-	if err != nil || len(problems) > 0 {
-		return nil, fmt.Errorf("check: %w %q", err, problems)
-	}
-	if err := n.open(); err != nil {
-		return nil, err
-	}
-	for name, m := range d.maps {
-		id := m.(tornMap).id
-		n.maps[name] = tornMap{n.db.Map(id), id, n}
-	}
-	return n, nil
-}
-
-func (d *worldDB) close() error {
-	var errs []error
-	for _, p := range d.db.Check() {
-		errs = append(errs, errors.New(p))
-	}
-	return errors.Join(append(errs, d.db.Close(), os.Remove(d.path), os.Remove(d.path+".journal"))...)
-}
-
-// change runs f, which changes the database and after it the journal, and looks
-// at power cuts within and after it.
-func (d *worldDB) change(f func() error) error {
-	before, err := d.files()
-	if err != nil {
-		return err
-	}
-	if err := f(); err != nil {
-		return err
-	}
-	after, err := d.files()
-	if err != nil {
-		return err
-	}
-	if transactions(after.db)-transactions(before.db) == 1 { // the pages between several are not known
-		d.torn = &dbFiles{tear(d.w.rnd, before.db, after.db), before.journal}
-		d.w.point("within a commit of the database")
-	}
-	if !bytes.Equal(before.journal, after.journal) {
-		journal := bytes.Clone(before.journal)
-		for s := 0; s < len(journal); s += sector {
-			if d.w.rnd.IntN(2) == 0 {
-				copy(journal[s:min(s+sector, len(journal))], after.journal[s:])
-			}
-		}
-		d.torn = &dbFiles{after.db, journal}
-		d.w.point("within a write of the journal")
-	}
-	d.torn = nil
-	d.w.point("states committed, nobody answered")
-	return nil
-}
-
-// transactions returns the number of the last transaction of a database: that of
-// the younger of its two first pages, where it follows what bbolt calls meta:
-// four words, the root bucket, the free list and the number of pages.
-func transactions(db []byte) uint64 {
-	const at = 16 + 4*4 + 16 + 8 + 8
-	return max(binary.NativeEndian.Uint64(db[at:]), binary.NativeEndian.Uint64(db[os.Getpagesize()+at:]))
-}
-
-// tear returns what a power cut leaves that comes while before becomes after.
-// bbolt writes its two first pages when all others are synced.
-func tear(rnd *rand.Rand, before, after []byte) []byte {
-	torn := make([]byte, len(after))
-	copy(torn, before)
-	heads := 2 * os.Getpagesize()
-	all := rnd.IntN(2) == 0
-	for s := heads; s < len(after); s += sector {
-		if all || rnd.IntN(2) == 0 {
-			copy(torn[s:s+sector], after[s:])
-		}
-	}
-	for s := 0; all && s < min(heads, len(after)); s += sector {
-		if rnd.IntN(2) == 0 {
-			copy(torn[s:s+sector], after[s:])
-		}
-	}
-	return torn
-}
-
-type tornMap struct {
-	*meta.Map
-	id uint64
-	d  *worldDB
-}
-
-func (m tornMap) Append(extents []Extent) error {
-	return m.d.change(func() error { return m.Map.Append(extents) })
-}
-
-func (m tornMap) Trim(size int64) error {
-	return m.d.change(func() error { return m.Map.Trim(size) })
 }

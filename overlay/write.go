@@ -121,10 +121,8 @@ func (v *Volume) put(p []byte, r block.Range) (done bool, err error) {
 
 // write writes p at off to the layer that is written to.
 func (w *view) write(p []byte, off int64) error {
-	for _, l := range w.unsynced { // as a rule there is none
-		if err := l.failure(); err != nil {
-			return err
-		}
+	if err := w.failureBelow(); err != nil {
+		return err
 	}
 	return w.top.write(p, off)
 }
