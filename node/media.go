@@ -9,6 +9,7 @@ import (
 
 	"skylun/blobstore"
 	"skylun/lun"
+	"skylun/overlay"
 )
 
 // MediaSpec asks for a medium in a drive.
@@ -21,18 +22,26 @@ type MediaSpec struct {
 // medium is an image in a drive.
 type medium struct {
 	*image
-	node *Node
+	node   *Node
+	reader *overlay.CacheReader
+}
+
+// newMedium returns the medium that an image is. What is read of it in a row is
+// fetched ahead; all of it is not, as most discs are read once, in parts.
+func (n *Node) newMedium(m *image) *medium {
+	s, _ := overlay.ParseStrategy(n.cfg.Cache.Prefetch) // which was validated
+	return &medium{m, n, m.cache.Reader(min(s, overlay.ReadAhead))}
 }
 
 var _ lun.Medium = (*medium)(nil)
 
 // ReadAt implements block.Reader.
 func (m *medium) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return m.cache.ReadAt(ctx, p, off)
+	return m.reader.ReadAt(ctx, p, off)
 }
 
 // TryReadAt implements block.TryReader.
-func (m *medium) TryReadAt(p []byte, off int64) (bool, error) { return m.cache.TryReadAt(p, off) }
+func (m *medium) TryReadAt(p []byte, off int64) (bool, error) { return m.reader.TryReadAt(p, off) }
 
 // Size implements block.Reader.
 func (m *medium) Size() int64 { return m.info.Size }
@@ -86,7 +95,7 @@ func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error
 			if err != nil {
 				return err
 			}
-			cfg.Medium = &medium{image, n}
+			cfg.Medium = n.newMedium(image)
 		}
 		d.dev = lun.NewCDROM(cfg, n.log)
 		for _, p := range d.places {
@@ -230,7 +239,7 @@ func (n *Node) insert(ctx context.Context, d *drive, info blobstore.Info, force 
 	if opened {
 		prepare = func() { n.settle(ctx, image) }
 	}
-	if err := d.dev.Insert(&medium{image, n}, force, prepare); err != nil {
+	if err := d.dev.Insert(n.newMedium(image), force, prepare); err != nil {
 		return errors.Join(err, n.releaseImage(image))
 	}
 	image.boots.attached()

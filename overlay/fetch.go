@@ -26,6 +26,7 @@ import (
 const (
 	fetchMax      = 1 << 20  // one for a reader or a stream is no longer than this
 	fetchParallel = 32       // fetches of one image for readers that read the store at a time
+	joinOver      = 64 << 10 // what is here already is fetched again rather than sending two requests
 	fetchKeep     = 64 << 20 // bytes waiting to be stored; above this a copy is not kept
 )
 
@@ -39,11 +40,13 @@ const (
 )
 
 type fetch struct {
-	r    block.Range
-	why  purpose
-	done chan struct{}
-	data []byte // r's bytes, valid once done is closed and err is nil
-	err  error
+	r   block.Range
+	why purpose
+
+	joined bool // parts of r are here already, and stay as they are
+	done   chan struct{}
+	data   []byte // r's bytes, valid once done is closed and err is nil
+	err    error
 
 	settled chan struct{} // closed after done, when the bytes are stored or given up
 	lost    error         // why they were given up, valid once settled is closed
@@ -121,6 +124,10 @@ func (c *Cache) next(r block.Range) piece {
 	}
 	want.End = min(want.End, block.Floor(want.Off, grain)+fetchMax)
 	o := &fetch{r: want.Outward(grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
+	if o.r.End == run.End {
+		o.r.End = c.join(o.r, min(block.Ceil(r.End, block.Size), c.Size()))
+		o.joined = o.r.End > run.End
+	}
 	if f.closed {
 		o.err = block.ErrClosed
 		close(o.done)
@@ -130,6 +137,25 @@ func (c *Cache) next(r block.Range) piece {
 		f.run.Go(func() { c.fetch(o) })
 	}
 	return piece{r: r.Intersect(o.r), fetch: o}
+}
+
+// join returns where a fetch of m ends that also takes what else is absent up to end,
+// if no more than joinOver lies in between each time: a request more costs
+// more than that. The caller holds the lock of fetches.
+func (c *Cache) join(m block.Range, end int64) int64 {
+	for m.End < end {
+		st, next := c.copy.at(m.End)
+		if st != present || next-m.End > joinOver || next >= end {
+			break
+		}
+		st, e := c.copy.at(next)
+		e = min(e, end, m.Off+fetchMax)
+		if wider := (block.Range{Off: m.End, End: e}); st != absent || e <= next || c.fetches.freeLocked(wider) != wider {
+			break
+		}
+		m.End = e
+	}
+	return m.End
 }
 
 // search returns the place in the list of the first fetch that ends behind
@@ -255,7 +281,19 @@ func (c *Cache) keep(o *fetch) error {
 		c.counts.dropped.Add(1)
 		return errors.New("too many copies wait to be stored")
 	}
-	if err := c.store(o); err != nil {
+	err := error(nil)
+	if !o.joined {
+		err = c.store(o)
+	}
+	for off := o.r.Off; o.joined && off < o.r.End && err == nil; {
+		st, end := c.copy.at(off)
+		end = min(end, o.r.End)
+		if st == absent {
+			err = c.store(&fetch{r: block.Range{Off: off, End: end}, why: o.why, data: o.data[off-o.r.Off : end-o.r.Off]})
+		}
+		off = end
+	}
+	if err != nil {
 		c.counts.dropped.Add(1)
 		if c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
