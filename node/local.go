@@ -56,8 +56,6 @@ func (m *MemberConfig) validate(ps *Problems, key string) {
 	case m.NBD != "":
 		if err := raid.CheckNBD(m.NBD); err != nil {
 			ps.add(key+".nbd", "%v", err)
-		} else {
-			ps.unsupported(key+".nbd", "exports are to come; name a directory, a block device or a file")
 		}
 		return
 	case m.Path == "":

@@ -3,7 +3,7 @@
 //
 // # Vocabulary
 //
-//	member   what allocates space: a directory, a block device, a file
+//	member   what allocates space: a directory, a block device, a file, an NBD export
 //	piece    the part of a file that is on one member
 //	segment  a part of a file that is striped over the same members; a file that has grown
 //	         has several
@@ -19,7 +19,7 @@
 //	Piece of a Member: who allocates
 //	  dir       the host's file system, sparsely      dir.go
 //	  extents   nobody: all space from the beginning  extents.go   \ on a Device
-//	  chunks    this package, when it is written      chunks.go    /
+//	  chunks    this package, when it is written      chunks.go    / device.go, nbd.go
 //
 // Above this package nobody knows where the bytes are, and who allocates them.
 // Identical offsets hold within a piece in any case.

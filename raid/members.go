@@ -182,8 +182,9 @@ func (c *candidate) open(rec *arrayRecord) (err error) {
 	case c.cfg.Device != nil:
 		c.device = c.cfg.Device
 	case c.cfg.NBD != "":
-		if c.device, err = openNBD(c.cfg.NBD); err != nil {
-			break
+		var d *nbdDevice
+		if d, err = openNBD(c.cfg.NBD); err == nil {
+			c.device = d
 		}
 	default:
 		var st os.FileInfo

@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"skylun/block"
 	"skylun/raid"
@@ -39,6 +44,60 @@ func preset(t *testing.T, dir, name string, size int64, allocate string) raid.Me
 
 func directory(dir, name string) raid.MemberConfig {
 	return raid.MemberConfig{Path: filepath.Join(dir, name)}
+}
+
+// loop returns a block device as a member.
+func loop(t *testing.T, dir, name string, size int64, allocate string) raid.MemberConfig {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making block devices takes root")
+	}
+	note := filepath.Join(dir, name+".device")
+	if b, err := os.ReadFile(note); err == nil {
+		return raid.MemberConfig{Path: string(b), Allocate: allocate}
+	}
+	out, err := exec.Command("losetup", "--find", "--show", preset(t, dir, name, size, "").Path).CombinedOutput()
+	if err != nil {
+		t.Skipf("no block device: %v: %s", err, out)
+	}
+	path := strings.TrimSpace(string(out))
+	t.Cleanup(func() { exec.Command("losetup", "--detach", path).Run() })
+	if err := os.WriteFile(note, []byte(path), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return raid.MemberConfig{Path: path, Allocate: allocate}
+}
+
+// qcow2 returns a sparse image, exported by QEMU, as a member.
+func qcow2(t *testing.T, dir, name string, size int64, allocate string) raid.MemberConfig {
+	t.Helper()
+	for _, tool := range []string{"qemu-nbd", "qemu-img"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	image, socket := filepath.Join(dir, name), filepath.Join(dir, name+".sock")
+	if _, err := os.Stat(image); err != nil {
+		if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(size)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		server := exec.Command("qemu-nbd", "-f", "qcow2", "-k", socket, "--discard=unmap", "--detect-zeroes=unmap", "-t", image)
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Process.Signal(syscall.SIGTERM); server.Wait() })
+		for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			c, err := net.Dial("unix", socket)
+			if err == nil {
+				c.Close()
+				break
+			}
+			if time.Since(begin) > 20*time.Second {
+				t.Fatal(err)
+			}
+		}
+	}
+	return raid.MemberConfig{NBD: "unix:" + socket, Allocate: allocate}
 }
 
 // shapes are the ways to allocate, and mixtures.
@@ -74,6 +133,15 @@ var shapes = []shape{
 		d := directory(dir, "d")
 		d.Weight = 2
 		return []raid.MemberConfig{d, preset(t, dir, "a", 20<<20, raid.Identical), preset(t, dir, "b", 17<<20, raid.Chunks)}
+	}},
+	{"two block devices", func(t *testing.T, dir string) []raid.MemberConfig {
+		return []raid.MemberConfig{loop(t, dir, "i", 20<<20, raid.Identical), loop(t, dir, "c", 16<<20, raid.Chunks)}
+	}},
+	{"a qcow2 image", func(t *testing.T, dir string) []raid.MemberConfig {
+		return []raid.MemberConfig{qcow2(t, dir, "q", 24<<20, raid.Identical)}
+	}},
+	{"two qcow2 images and a directory", func(t *testing.T, dir string) []raid.MemberConfig {
+		return []raid.MemberConfig{qcow2(t, dir, "q", 24<<20, raid.Identical), directory(dir, "d"), qcow2(t, dir, "r", 20<<20, raid.Chunks)}
 	}},
 }
 
