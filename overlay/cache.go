@@ -51,6 +51,7 @@ type Cache struct {
 	sums     File          // nil: copies are not checked
 	unsummed atomic.Bool   // copies without a sum are believed
 
+	maxSums    int64 // regions that have their sums in memory
 	sumsLoaded atomic.Int64
 	sumsMu     sync.Mutex
 	sumsHand   int64 // guarded by sumsMu: the region to be looked at next
@@ -95,7 +96,7 @@ func OpenCache(cfg CacheConfig) (*Cache, error) {
 		return nil, fmt.Errorf("cache of image %s: %w", cfg.Name, err)
 	}
 	s.lenient = true
-	c := &Cache{name: cfg.Name, image: cfg.Image, copy: s, sums: cfg.Sums, pool: cfg.Pool, log: cfg.Log}
+	c := &Cache{name: cfg.Name, image: cfg.Image, copy: s, sums: cfg.Sums, maxSums: maxSums, pool: cfg.Pool, log: cfg.Log}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

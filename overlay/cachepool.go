@@ -145,11 +145,14 @@ func (p *Pool) Stats() PoolStats {
 	return s
 }
 
-// fits tells whether n bytes more fit without anything leaving.
+// fits tells whether n bytes may be brought that nobody has asked for. An eighth of
+// the pool is left to readers: else what a pass has freed for them would be filled
+// again at once, and leave again.
 func (p *Pool) fits(n int64) bool {
+	limit := p.limit()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.held()+n <= p.limit()
+	return p.held()+n <= limit-limit/8
 }
 
 // reserve makes room for n bytes that are about to be written, or fails; evict

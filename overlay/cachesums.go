@@ -125,7 +125,7 @@ func (c *Cache) sumsOf(g *cacheRegion, off int64) (*regionSums, error) {
 // region of off have been loaded: it goes round the regions and drops what was
 // not read since the clock last moved.
 func (c *Cache) forgetSums(loaded int64) {
-	if c.sumsLoaded.Add(1) <= maxSums {
+	if c.sumsLoaded.Add(1) <= c.maxSums {
 		return
 	}
 	c.sumsMu.Lock()
@@ -145,7 +145,7 @@ func (c *Cache) forgetSums(loaded int64) {
 		// written it there first, so a copy that is dropped meanwhile is not
 		// missed.
 		if g.used.Load() < now && g.sums.Swap(nil) != nil {
-			if c.sumsLoaded.Add(-1) <= maxSums {
+			if c.sumsLoaded.Add(-1) <= c.maxSums {
 				return
 			}
 		}
