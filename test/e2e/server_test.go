@@ -56,6 +56,13 @@ type status struct {
 		Fetches      int    `json:"fetches"`
 		FetchedBytes int64  `json:"fetched_bytes"`
 		Damaged      int    `json:"damaged"`
+		Misses       int    `json:"misses"`
+		Prefetch     struct {
+			State  string `json:"state"`
+			Reason string `json:"reason"`
+			Errors int    `json:"errors"`
+			Filled int64  `json:"filled_bytes"`
+		} `json:"prefetch"`
 	} `json:"caches"`
 	Cache struct {
 		Limit   int64 `json:"limit"`

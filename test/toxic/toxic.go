@@ -13,6 +13,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
+func init() { zerolog.SetGlobalLevel(zerolog.Disabled) } // some of it logs to the global logger
+
 // Proxy is a toxiproxy in this process, before one server.
 type Proxy struct {
 	Addr string // IP:PORT it listens on
