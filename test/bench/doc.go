@@ -38,6 +38,20 @@
 // to do with the servers of the other rows. Rows are in files by what they are
 // compared with; rows.go puts them together.
 //
+// # Cold rows
+//
+//	go run ./test/bench -rows cold -repeats 3 -dir /dev/shm
+//
+// These measure what is read of an image that is not local yet, with the store
+// of test/shaped in this process behind a latency and a bandwidth (cold.go), from which
+// all sides read over HTTP: skylun through its client of Azure, nbdkit with the
+// plugin curl and the filters cow and cache, and qemu-nbd over a qcow2 file with
+// copy-on-read (packages nbdkit, qemu-utils and qemu-block-extra). The last two are
+// read by the NBD client in nbd.go. Each turn begins with a server that has nothing.
+//
+// The boot is the trace of test/boottrace, which is made and not recorded; its
+// package says what it is made after.
+//
 // # What is the same on both sides
 //
 // The files of all sides lie on the same file system, have the same size and

@@ -62,10 +62,18 @@ func benchMain() error {
 			o.rows = append(o.rows, r.timed(o.time))
 		}
 	}
+	var cold []coldRow
+	for _, r := range coldRows {
+		if *list {
+			fmt.Println(r.name)
+		} else if re.MatchString(r.name) {
+			cold = append(cold, r)
+		}
+	}
 	if *list {
 		return nil
 	}
-	if len(o.rows) == 0 {
+	if len(o.rows)+len(cold) == 0 {
 		return fmt.Errorf("no row matches %q; -list shows them", *match)
 	}
 	o.dirs = filepath.SplitList(*dir)
@@ -75,14 +83,28 @@ func benchMain() error {
 	defer cancel()
 	out := os.Stdout
 	for _, d := range o.dirs {
-		t, err := o.table(ctx, d)
-		if err != nil {
-			return err
-		}
-		t.text(out)
-		if *md != "" {
-			if err := t.appendMarkdown(*md); err != nil {
+		if len(o.rows) > 0 {
+			t, err := o.table(ctx, d)
+			if err != nil {
 				return err
+			}
+			t.text(out)
+			if *md != "" {
+				if err := t.appendMarkdown(*md); err != nil {
+					return err
+				}
+			}
+		}
+		if len(cold) > 0 {
+			lines, err := measureCold(ctx, o, cold, d)
+			if err != nil {
+				return err
+			}
+			coldText(out, coldTitle(o, d), lines)
+			if *md != "" {
+				if err := coldMarkdown(*md, coldTitle(o, d), lines); err != nil {
+					return err
+				}
 			}
 		}
 	}
