@@ -12,7 +12,8 @@ import (
 //	evicted   its blocks become absent, that becomes durable, the hole is
 //	          counted in punched, and then punched. A read that finds the
 //	          count as it was before it looked at the states has read no hole.
-//	filled    only absent blocks are, so nobody reads them.
+//	filled    absent blocks are, so nobody reads them; and present ones between
+//	          them, with the bytes that they have.
 //	damaged   the sum does not match.
 //
 // In each case, and when the disk fails, the caller reads again or fetches.

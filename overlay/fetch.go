@@ -40,13 +40,11 @@ const (
 )
 
 type fetch struct {
-	r   block.Range
-	why purpose
-
-	joined bool // parts of r are here already, and stay as they are
-	done   chan struct{}
-	data   []byte // r's bytes, valid once done is closed and err is nil
-	err    error
+	r    block.Range
+	why  purpose
+	done chan struct{}
+	data []byte // r's bytes, valid once done is closed and err is nil
+	err  error
 
 	settled chan struct{} // closed after done, when the bytes are stored or given up
 	lost    error         // why they were given up, valid once settled is closed
@@ -126,7 +124,6 @@ func (c *Cache) next(r block.Range) piece {
 	o := &fetch{r: want.Outward(grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
 	if o.r.End == run.End {
 		o.r.End = c.join(o.r, min(block.Ceil(r.End, block.Size), c.Size()))
-		o.joined = o.r.End > run.End
 	}
 	if f.closed {
 		o.err = block.ErrClosed
@@ -141,7 +138,8 @@ func (c *Cache) next(r block.Range) piece {
 
 // join returns where a fetch of m ends that also takes what else is absent up to end,
 // if no more than joinOver lies in between each time: a request more costs
-// more than that. The caller holds the lock of fetches.
+// more than that. What lies in between is stored again as it is, and if it was
+// damaged it is not any more. The caller holds the lock of fetches.
 func (c *Cache) join(m block.Range, end int64) int64 {
 	for m.End < end {
 		st, next := c.copy.at(m.End)
@@ -281,19 +279,7 @@ func (c *Cache) keep(o *fetch) error {
 		c.counts.dropped.Add(1)
 		return errors.New("too many copies wait to be stored")
 	}
-	err := error(nil)
-	if !o.joined {
-		err = c.store(o)
-	}
-	for off := o.r.Off; o.joined && off < o.r.End && err == nil; {
-		st, end := c.copy.at(off)
-		end = min(end, o.r.End)
-		if st == absent {
-			err = c.store(&fetch{r: block.Range{Off: off, End: end}, why: o.why, data: o.data[off-o.r.Off : end-o.r.Off]})
-		}
-		off = end
-	}
-	if err != nil {
+	if err := c.store(o); err != nil {
 		c.counts.dropped.Add(1)
 		if c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
