@@ -30,11 +30,12 @@ type Records interface {
 
 // Config is what an array is made of.
 type Config struct {
-	Members []MemberConfig
-	Stripe  int64   // bytes, for files made from now on; 0: stripe.DefaultSize
-	Chunk   int64   // bytes, of members that hand them out from now on; 0: ChunkSize
-	Records Records // nil: the array is one directory, without a stamp
-	Boot    string  // a name for this run of the system
+	Members   []MemberConfig
+	Stripe    int64   // bytes, for files made from now on; 0: stripe.DefaultSize
+	Chunk     int64   // bytes, of members that hand them out from now on; 0: ChunkSize
+	MovePiece int64   // bytes that Rebalance moves at a time; 0: MovePiece
+	Records   Records // nil: the array is one directory, without a stamp
+	Boot      string  // a name for this run of the system
 
 	// Expendable tells of a file that it may be lost with a member.
 	Expendable func(name string) bool
@@ -48,6 +49,7 @@ type Array struct {
 	log   *slog.Logger
 	slots []*slot // in their order; those that are not present last
 
+	moving  sync.Mutex // held by Rebalance, before opening
 	opening sync.Mutex // held while files are opened, made and removed; before mu
 	mu      sync.Mutex
 	files   map[string]*body // guarded by mu: those that are open
@@ -68,6 +70,9 @@ func Open(members []string) (*Array, error) {
 func OpenArray(cfg Config) (_ *Array, err error) {
 	if cfg.Stripe == 0 {
 		cfg.Stripe = stripe.DefaultSize
+	}
+	if cfg.MovePiece == 0 {
+		cfg.MovePiece = MovePiece
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -139,13 +144,40 @@ func (a *Array) store(name string, r *fileRecord) error {
 	return nil
 }
 
-// sweep removes what was being made when the process ended.
+// sweep finishes what was being done when the process ended: files that were
+// being made are removed, and pieces that nothing needs.
 func (a *Array) sweep() error {
 	return a.eachRecord(func(name string, r *fileRecord) error {
-		if !r.Making {
-			return nil
+		switch {
+		case r.Making:
+			return a.Remove(name)
+		case r.MakingNext:
+			if err := a.removePieces(name, *r.Next); err != nil {
+				return err
+			}
+			return a.store(name, &fileRecord{At: r.At})
+		case r.Old != nil:
+			if err := a.removePieces(name, *r.Old); err != nil {
+				return err
+			}
+			return a.store(name, &fileRecord{At: r.At, Next: r.Next, Cursor: r.Cursor})
+		case len(r.Also) > 0: // it was to grow onto them
+			for _, p := range []*placement{&r.At, r.Next} {
+				if p == nil {
+					continue
+				}
+				l, err := locate(*p)
+				if err != nil {
+					return err
+				}
+				unused := slices.DeleteFunc(slices.Clone(r.Also), func(number int) bool { return l.used[number] > 0 })
+				if err := a.removePieces(name, placement{p.Gen, []segment{{On: unused}}}); err != nil {
+					return err
+				}
+			}
+			return a.store(name, &fileRecord{At: r.At, Next: r.Next, Cursor: r.Cursor})
 		}
-		return a.Remove(name)
+		return nil
 	})
 }
 
@@ -262,28 +294,49 @@ func (a *Array) newBody(name string, r *fileRecord) (f *body, err error) {
 
 // attach opens or makes the pieces of a placement.
 func (a *Array) attach(f *body, l *placed, create bool) error {
+	parts, err := a.pieces(f.name, l, create)
+	f.parts = slices.Concat(f.parts, parts)
+	return err
+}
+
+// pieces opens or makes the pieces of a placement, and gives it their parts. After
+// an error there may be some.
+func (a *Array) pieces(name string, l *placed, create bool) (all []*part, err error) {
 	parts := map[int]*part{}
 	for number, used := range l.used {
 		s := a.slot(number)
 		if s == nil || !s.present {
-			return fmt.Errorf("%s: a part of it is on member %d, which is not there: %w", f.name, number, ErrNotExist)
+			return all, fmt.Errorf("%s: a part of it is on member %d, which is not there: %w", name, number, ErrNotExist)
 		}
 		do := s.Open
 		if create {
 			do = s.Create
 		}
-		piece, err := do(pieceName(f.name, l.Gen), used)
+		piece, err := do(pieceName(name, l.Gen), used)
 		if err != nil {
-			return err
+			return all, err
 		}
 		parts[number] = &part{Piece: piece, on: s}
 		if !create { // a process that was killed may have written to it
 			parts[number].dirty.Store(true)
 		}
-		f.parts = append(slices.Clip(f.parts), parts[number])
+		all = append(all, parts[number])
 	}
 	l.connect(parts)
-	return nil
+	return all, nil
+}
+
+// removePieces removes the pieces of a placement.
+func (a *Array) removePieces(name string, p placement) error {
+	var errs []error
+	for _, seg := range p.Segments {
+		for _, number := range seg.On {
+			if s := a.slot(number); s != nil && s.present {
+				errs = append(errs, s.Remove(pieceName(name, p.Gen)))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // choose finds out whether all of the file is on one member.
@@ -300,7 +353,7 @@ func (f *body) choose() {
 
 func (f *body) closeParts() error {
 	var errs []error
-	for _, p := range f.parts {
+	for _, p := range slices.Concat(f.parts, f.old) {
 		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)
@@ -413,12 +466,16 @@ func (d *dir) adopt(name string, number int) (*fileRecord, error) {
 // a crash leaves some that are longer than anybody knows. The caller holds
 // f.changing.
 func (a *Array) grow(f *body, size int64) error {
+	if f.gone {
+		return errGone
+	}
 	grown := []*placed{f.at}
 	if f.next != nil {
 		grown = append(grown, f.next)
 	}
 	r := &fileRecord{Cursor: f.cursor}
 	var parts []*part
+	var also []int
 	for i, l := range grown {
 		p := placement{Gen: l.Gen, Segments: slices.Clone(l.Segments)}
 		if size > l.size {
@@ -448,6 +505,16 @@ func (a *Array) grow(f *body, size int64) error {
 				continue
 			}
 			s := a.slot(number)
+			if !slices.Contains(also, number) { // a crash must not leave a piece that nobody knows
+				also = append(also, number)
+				was := &fileRecord{At: f.at.placement, Cursor: f.cursor, Also: also}
+				if f.next != nil {
+					was.Next = &f.next.placement
+				}
+				if err := a.store(f.name, was); err != nil {
+					return err
+				}
+			}
 			piece, err := s.Create(pieceName(f.name, l.Gen), used)
 			if err != nil {
 				return err
@@ -487,6 +554,15 @@ func (a *Array) Remove(name string) error {
 }
 
 func (a *Array) remove(name string) error {
+	a.mu.Lock()
+	f := a.files[name]
+	delete(a.files, name)
+	a.mu.Unlock()
+	if f != nil { // somebody may be moving it
+		f.changing.Lock()
+		f.gone = true
+		f.changing.Unlock()
+	}
 	r, err := a.record(name)
 	if err != nil {
 		return err
@@ -498,17 +574,8 @@ func (a *Array) remove(name string) error {
 		}
 		return nil
 	}
-	for _, p := range []*placement{&r.At, r.Next} {
-		if p == nil {
-			continue
-		}
-		for _, seg := range p.Segments {
-			for _, number := range seg.On {
-				if s := a.slot(number); s != nil && s.present {
-					errs = append(errs, s.Remove(pieceName(name, p.Gen)))
-				}
-			}
-		}
+	for _, p := range r.placements() {
+		errs = append(errs, a.removePieces(name, p))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package raid_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -81,7 +82,7 @@ func newCrashWorld(rnd *rand.Rand, members int, lies raidtest.Faults) (*crashWor
 }
 
 func (w *crashWorld) config() raid.Config {
-	c := raid.Config{Stripe: 4 << 10, Chunk: 8 << 10, Records: w.records, Boot: fmt.Sprint("boot ", w.boot)}
+	c := raid.Config{Stripe: 4 << 10, Chunk: 8 << 10, MovePiece: 24 << 10, Records: w.records, Boot: fmt.Sprint("boot ", w.boot)}
 	for i, kind := range w.kinds {
 		m := raid.MemberConfig{Weight: w.weights[i]}
 		if kind == "directory" {
@@ -246,7 +247,7 @@ func (f *crashFile) synced() {
 func (w *crashWorld) step() (what string, err error) {
 	f := w.files[w.rnd.IntN(len(w.files))]
 	size := len(f.sectors)
-	switch op := w.rnd.IntN(16); {
+	switch op := w.rnd.IntN(18); {
 	case op < 7:
 		return "write " + f.name, w.write(f)
 	case op < 9:
@@ -289,7 +290,9 @@ func (w *crashWorld) step() (what string, err error) {
 		w.doing = "create " + f.name // until it is there again, nothing is promised of it
 		defer func() { w.doing = "" }()
 		return w.doing, errors.Join(f.f.Close(), w.create(f))
-	case op < 15:
+	case op < 16:
+		return w.rebalance()
+	case op < 17:
 		left, err := w.left(false)
 		if err == nil {
 			err = left.verify()
@@ -301,6 +304,29 @@ func (w *crashWorld) step() (what string, err error) {
 	default:
 		return "close and open", w.restart()
 	}
+}
+
+// rebalance gives a member another weight, and moves some files for a while.
+func (w *crashWorld) rebalance() (string, error) {
+	if w.rnd.IntN(2) == 0 {
+		w.weights = slices.Clone(w.weights)
+		w.weights[w.rnd.IntN(len(w.weights))] = w.rnd.IntN(4)
+		if err := w.restart(); err != nil {
+			return "restart", err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	pieces, left := 0, w.rnd.IntN(20)
+	err := w.array.Rebalance(ctx, func(raid.Progress) {
+		if pieces++; pieces >= left {
+			cancel()
+		}
+	})
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return fmt.Sprintf("rebalance %d pieces with weights %v", pieces, w.weights), err
 }
 
 func (w *crashWorld) restart() error {

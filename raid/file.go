@@ -24,7 +24,9 @@ type body struct {
 	name  string
 	users int // guarded by array.mu
 
-	changing sync.Mutex // held by what changes the layout, before mu
+	changing   sync.Mutex // held by what changes the layout, before mu
+	gone       bool       // guarded by changing: the file was removed
+	moveBuffer []byte     // of the one who moves it
 
 	// mu is held shared by every call while it uses the layout, and alone only for
 	// the moment in which the layout changes. Calls that sync do not hold it
@@ -37,6 +39,7 @@ type body struct {
 	moving block.Range   // guarded by mu: is being copied; who wants to write to it waits for moved
 	moved  chan struct{} // guarded by mu
 	parts  []*part       // guarded by mu: all pieces; replaced, never changed
+	old    []*part       // guarded by mu: that hold nothing any more, to be closed
 }
 
 // Size returns the length in bytes.

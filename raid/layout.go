@@ -3,6 +3,7 @@ package raid
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 
 	"skylun/raid/stripe"
@@ -20,7 +21,8 @@ import (
 //
 //	record of a file, in JSON, under "file/" and its name:
 //
-//	{ "at": placement, "next": placement, "cursor": bytes, "making": bool }
+//	{ "at": placement, "next": placement, "cursor": bytes, "making": bool, "making_next": bool,
+//	  "old": placement, "also": [numbers of members] }
 //	placement: { "gen": number of the generation, "segments": [
 //	    { "stripe": bytes, "on": [numbers of members], "members": [ { "size", "weight" } ] }, ... ] }
 
@@ -30,6 +32,20 @@ type fileRecord struct {
 	Next   *placement `json:"next,omitempty"`   // where it is being moved to
 	Cursor int64      `json:"cursor,omitempty"` // up to where it has been moved
 	Making bool       `json:"making,omitempty"` // Create has not returned
+
+	MakingNext bool       `json:"making_next,omitempty"` // not all pieces of Next are there, and nothing in them
+	Old        *placement `json:"old,omitempty"`         // its pieces are to be removed
+	Also       []int      `json:"also,omitempty"`        // members that may have pieces without being named
+}
+
+// placements returns all of which there may be pieces.
+func (r *fileRecord) placements() (all []placement) {
+	for _, p := range []*placement{&r.At, r.Next, r.Old} {
+		if p != nil {
+			all = append(all, placement{p.Gen, append(slices.Clone(p.Segments), segment{On: r.Also})})
+		}
+	}
+	return all
 }
 
 // placement is a generation of a file.
@@ -133,7 +149,7 @@ func (r *fileRecord) encode() []byte {
 // on tells whether a part of the file is on a member.
 func (r *fileRecord) on(number int) bool {
 	for _, p := range []*placement{&r.At, r.Next} {
-		if p == nil {
+		if p == nil || p == r.Next && r.MakingNext {
 			continue
 		}
 		for _, s := range p.Segments {

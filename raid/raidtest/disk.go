@@ -195,12 +195,16 @@ func (d *Disk) Close() error { return nil }
 func (d *Disk) NextData(off int64) (block.Range, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for p := off / page; p*page < d.size; p++ {
-		if d.now[p] != nil {
-			return block.Range{Off: max(off, p*page), End: min((p+1)*page, d.size)}, nil
+	next := int64(-1)
+	for p := range d.now {
+		if p >= off/page && (next < 0 || p < next) {
+			next = p
 		}
 	}
-	return block.Range{}, nil
+	if next < 0 {
+		return block.Range{}, nil
+	}
+	return block.Range{Off: max(off, next*page), End: min((next+1)*page, d.size)}, nil
 }
 
 // Killed returns the disk as a process leaves it that is killed now.
