@@ -8,6 +8,6 @@
 // benchmark begins.
 //
 // The link is modelled: the first byte of an answer comes after a latency, and all
-// answers share a bandwidth, in the order in which they get to it. It counts
-// what goes over it.
+// answers share a bandwidth, in the order in which they get to it; those of one blob
+// may share less. It counts what goes over it.
 package shaped

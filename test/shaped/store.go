@@ -18,6 +18,7 @@ import (
 type Link struct {
 	Latency   time.Duration // of every request
 	Bandwidth int64         // bytes/s of all answers together; 0: any
+	PerBlob   int64         // bytes/s of all answers of one blob; 0: any
 }
 
 // Account and Key are what a client of Azure calls itself. Nobody looks.
@@ -57,7 +58,8 @@ type blob struct {
 	size    int64
 	etag    string
 	since   time.Time
-	small   bool // a document, whole in memory
+	small   bool      // a document, whole in memory
+	free    time.Time // guarded by Store.mu: as Store.free, of this blob
 }
 
 // New starts a store without images. Close ends it.
@@ -240,7 +242,7 @@ func (s *Store) get(w http.ResponseWriter, r *http.Request, b *blob) {
 		if _, err := b.content.ReadAt(q, off); err != nil && !errors.Is(err, io.EOF) {
 			panic(http.ErrAbortHandler)
 		}
-		if sleep(r.Context(), s.turn(len(q), !b.small)) != nil {
+		if sleep(r.Context(), s.turn(b, len(q))) != nil {
 			return
 		}
 		if _, err := w.Write(q); err != nil {
@@ -250,21 +252,31 @@ func (s *Store) get(w http.ResponseWriter, r *http.Request, b *blob) {
 	}
 }
 
-// turn returns when the link has brought n bytes more.
-func (s *Store) turn(n int, counts bool) time.Time {
+// turn returns when the link has brought n bytes more of a blob.
+func (s *Store) turn(b *blob, n int) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if counts {
+	if !b.small {
 		s.stats.Bytes += int64(n)
 	}
-	if s.link.Bandwidth == 0 {
+	now := time.Now()
+	all, one := advance(&s.free, now, n, s.link.Bandwidth), advance(&b.free, now, n, s.link.PerBlob)
+	if all.Before(one) {
+		return one
+	}
+	return all
+}
+
+// advance moves free on by what n bytes take at a bandwidth.
+func advance(free *time.Time, now time.Time, n int, bandwidth int64) time.Time {
+	if bandwidth == 0 {
 		return time.Time{}
 	}
-	if now := time.Now(); s.free.Before(now) {
-		s.free = now
+	if free.Before(now) {
+		*free = now
 	}
-	s.free = s.free.Add(time.Duration(int64(n) * int64(time.Second) / s.link.Bandwidth))
-	return s.free
+	*free = free.Add(time.Duration(int64(n) * int64(time.Second) / bandwidth))
+	return *free
 }
 
 // span returns what part of size bytes a request asks for.
