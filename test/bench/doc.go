@@ -38,6 +38,12 @@
 // to do with the servers of the other rows. Rows are in files by what they are
 // compared with; rows.go puts them together.
 //
+// The rows with members are contests: a file in an array of one directory
+// against a plain file, by CPU time; four throttled members against one, in
+// process, each a file behind a token bucket; and the server with four members
+// against the server with one. The row with four blobs reads a striped image out
+// of a store in this process, none of whose blobs gives more than a page blob.
+//
 // # Cold rows
 //
 //	go run ./test/bench -rows cold -repeats 3 -dir /dev/shm

@@ -15,7 +15,10 @@ import (
 // data. The unit for reading is an overlay that nothing was written to: what is
 // read is the cache of the image. The other units are overlays of the same
 // image.
-func startSkylun(dir string, o options) (*side, error) {
+func startSkylun(dir string, o options) (*side, error) { return startServer(dir, o, "") }
+
+// startServer is startSkylun with further lines of the configuration.
+func startServer(dir string, o options, more string) (*side, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -37,6 +40,7 @@ targets:
 	for i := range s.fresh + 2 {
 		fmt.Fprintf(&config, "      - {lun: %d, disk: {volume: v%d, image: base}}\n", i, i)
 	}
+	config.WriteString(more)
 	file := filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 		return nil, err
