@@ -508,11 +508,16 @@ func (c *Cache) throttled() {
 	c.fetches.mu.Unlock()
 }
 
+// aheadLeast is the least that a window may grow to, as a stream goes on: what a
+// link of 200 MB/s brings in 80 ms. A window begins small and doubles, so a
+// short stream wastes no more by it.
+const aheadLeast = 16 << 20
+
 // window returns how far to read ahead of a reader at most.
 func (c *Cache) window() int64 {
 	c.fetches.mu.Lock()
 	defer c.fetches.mu.Unlock()
-	return max(c.fetches.sizer.Window(), 2<<20)
+	return max(c.fetches.sizer.Window(), aheadLeast)
 }
 
 // SetProfile says which ranges readers will want soon, in that order: they are

@@ -8,6 +8,7 @@ const (
 	streamUsual = 2 << 20   // the largest one while nothing is known of the store
 	streamMost  = 32 << 20
 	streamGap   = 256 << 10 // what a stream may leave out
+	streamLeap  = 4 << 20   // and one that is known: with several reads in flight some come early, and some are not watched
 	streamSoon  = 64 << 10  // reads of so many bytes make a stream when there are two in a row, others three
 	nearby      = 1 << 20   // reads farther away from a stream do not belong to it
 	overtaken   = 16        // reads that may be that many places late
@@ -111,7 +112,7 @@ func (s *Streams) continues(t *stream, off, n int64, waited bool) (a Ahead, ok, 
 	}
 	gap := min(2*n, streamGap)
 	if t.window > 0 {
-		gap = min(8*n, streamGap)
+		gap = min(8*n, streamLeap)
 	}
 	switch {
 	case t.direction >= 0 && off >= t.end && off-t.end <= gap:
