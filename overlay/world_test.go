@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"skylun/block"
 	"skylun/meta"
@@ -199,6 +200,7 @@ func (w *world) open() error {
 		if err != nil {
 			return err
 		}
+		noTimer(c.copy)
 		c.fetches.run.Wait() // until space is given back
 		if file.failing == nil {
 			if err := holdsOnly(file, c); err != nil {
@@ -213,6 +215,17 @@ func (w *world) open() error {
 		w.cache = c
 	}
 	return w.openLayers()
+}
+
+// noTimer keeps a file from committing when nobody asks: on a slow machine that
+// would come beside an operation, and use the same random numbers.
+func noTimer(s *sparse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.NewTimer(time.Hour)
 }
 
 // holdsOnly tells whether the file of a cache has nothing that counts for nothing.

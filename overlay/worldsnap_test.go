@@ -198,6 +198,9 @@ func (w *world) openLayer(id uint64, size int64, sealed bool) error {
 		cfg.Notes = l.notes.opened(NotesSize(size))
 	}
 	open, err := OpenLayer(cfg)
+	if err == nil {
+		noTimer(open.sparse)
+	}
 	l.open = open
 	return err
 }
