@@ -101,7 +101,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	if n.boot, err = bootID(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+	if err := raid.MakeDir(cfg.DataDir); err != nil {
 		return nil, dataDirError(cfg.DataDir, err)
 	}
 	n.db, err = meta.Open(cfg.DatabasePath(), meta.Options{FoldFailed: func(err error) {

@@ -21,7 +21,7 @@ type dir struct {
 
 // openDir opens a directory, making it when it does not exist.
 func openDir(path string) (*dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := MakeDir(path); err != nil {
 		return nil, memberError(err)
 	}
 	if err := unix.Access(path, unix.W_OK|unix.X_OK); err != nil {
@@ -270,6 +270,27 @@ func writeZeros(write func([]byte, int64) error, off, n int64) error {
 			return err
 		}
 		off, n = off+int64(len(p)), n-int64(len(p))
+	}
+	return nil
+}
+
+// MakeDir makes a directory and those that lead to it, if they are not there, and
+// makes that durable: who remembers that there is one must find it again.
+func MakeDir(path string) error {
+	var changed []string
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		changed = append(changed, filepath.Dir(dir))
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range changed {
+		if err := syncDir(dir); err != nil {
+			return err
+		}
 	}
 	return nil
 }
