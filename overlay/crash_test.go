@@ -59,6 +59,11 @@ func crashDir(t *testing.T) string {
 
 // crashRun runs one world and returns how many power cuts it looked at.
 func crashRun(seed uint64, dir string, lies lie) (cuts int, err error) {
+	return crashRunOn(0, seed, dir, lies)
+}
+
+// crashRunOn is crashRun with layers on arrays of members.
+func crashRunOn(members int, seed uint64, dir string, lies lie) (cuts int, err error) {
 	rnd := rand.New(rand.NewPCG(seed, 17))
 	cfg := worldConfig{
 		sectors: 8 + rnd.Int64N(200),
@@ -67,6 +72,7 @@ func crashRun(seed uint64, dir string, lies lie) (cuts int, err error) {
 		scanned: rnd.IntN(3) == 0,
 		lie:     lies,
 		dir:     dir,
+		members: members,
 	}
 	switch rnd.IntN(4) {
 	case 0:

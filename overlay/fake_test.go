@@ -25,6 +25,8 @@ type memFile struct {
 	failing func(op string) error
 
 	lazy bool // Sync does nothing until syncNow: for tests of the tests
+
+	on *onArray // where its bytes are instead; nil: here
 }
 
 func newMemFile(size int64) *memFile {
@@ -45,6 +47,9 @@ func (f *memFile) at(point string) {
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) error {
+	if f.on != nil {
+		return f.on.file.ReadAt(p, off)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fault("read"); err != nil {
@@ -57,6 +62,9 @@ func (f *memFile) ReadAt(p []byte, off int64) error {
 func (f *memFile) TryReadAt(p []byte, off int64) (bool, error) { return true, f.ReadAt(p, off) }
 
 func (f *memFile) WriteAt(p []byte, off int64) error {
+	if f.on != nil {
+		return f.on.file.WriteAt(p, off)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fault("write"); err != nil {
@@ -75,6 +83,9 @@ func (f *memFile) put(p []byte, off int64) {
 }
 
 func (f *memFile) Punch(off, n int64) error {
+	if f.on != nil {
+		return f.on.file.Punch(off, n)
+	}
 	f.mu.Lock()
 	if err := f.fault("punch"); err != nil {
 		f.mu.Unlock()
@@ -87,6 +98,9 @@ func (f *memFile) Punch(off, n int64) error {
 }
 
 func (f *memFile) Sync() error {
+	if f.on != nil {
+		return f.on.file.Sync()
+	}
 	f.at("before sync")
 	f.mu.Lock()
 	err := f.fault("sync")
@@ -109,6 +123,9 @@ func (f *memFile) syncNow() {
 }
 
 func (f *memFile) Resize(size int64) error {
+	if f.on != nil {
+		return f.on.file.Resize(size)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fault("resize"); err != nil {
@@ -133,6 +150,10 @@ func (f *memFile) Resize(size int64) error {
 
 // opened is the file opened again as one of size bytes.
 func (f *memFile) opened(size int64) *memFile {
+	if f.on != nil {
+		f.on.opened(size)
+		return f
+	}
 	if size > int64(len(f.now)) {
 		panic("a file is shorter than its record")
 	}
@@ -140,9 +161,17 @@ func (f *memFile) opened(size int64) *memFile {
 	return f
 }
 
-func (f *memFile) Close() error { return nil }
+func (f *memFile) Close() error {
+	if f.on != nil {
+		return f.on.close()
+	}
+	return nil
+}
 
 func (f *memFile) DataRanges(fn func(block.Range) error) error {
+	if f.on != nil {
+		return f.dataRanges(fn)
+	}
 	for off := int64(0); off < f.size; off += block.Size {
 		r := block.Range{Off: off, End: min(off+block.Size, f.size)}
 		f.mu.Lock()
@@ -157,7 +186,12 @@ func (f *memFile) DataRanges(fn func(block.Range) error) error {
 	return nil
 }
 
-func (f *memFile) Clear() error { return f.WriteAt(make([]byte, f.size), 0) }
+func (f *memFile) Clear() error {
+	if f.on != nil {
+		return f.on.file.Clear()
+	}
+	return f.WriteAt(make([]byte, f.size), 0)
+}
 
 // rot changes a byte at off that nobody writes.
 func (f *memFile) rot(off int64) {
@@ -177,6 +211,9 @@ func (f *memFile) killed() *memFile {
 // cut returns what a power cut now would leave: of what was not synced all,
 // nothing, or some.
 func (f *memFile) cut(rnd *rand.Rand) *memFile {
+	if f.on != nil {
+		return &memFile{on: f.on.cut(rnd)}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	left := newMemFile(int64(len(f.now)))

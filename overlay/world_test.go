@@ -54,6 +54,7 @@ type worldConfig struct {
 	scanned      bool  // the image tells its empty ranges
 	lie          lie
 	dir          string // for bolt
+	members      int    // of the arrays that layers are on; 0: they are on none
 }
 
 // lie makes a store that does not keep its promise, for tests of the test.

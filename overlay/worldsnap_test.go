@@ -170,7 +170,7 @@ func (w *world) newLayer(size int64) (*worldLayer, error) {
 		}
 		w.lastLayer = id
 	}
-	l := &worldLayer{id: w.lastLayer, file: newMemFile(block.Ceil(size, block.Size)), notes: newMemFile(NotesSize(size))}
+	l := &worldLayer{id: w.lastLayer, file: w.newFile(block.Ceil(size, block.Size)), notes: w.newFile(NotesSize(size))}
 	l.states = w.newMap(l.id, l.file)
 	w.layers[l.id] = l
 	l.hook(w)
@@ -179,14 +179,14 @@ func (w *world) newLayer(size int64) (*worldLayer, error) {
 
 // hook has w look at power cuts, and inject its fault.
 func (l *worldLayer) hook(w *world) {
-	l.file.hook = w.point
+	l.file.setHook(w.point)
 	if m, ok := l.states.(*memMap); ok {
 		m.hook = w.afterAppend(l.file)
 		m.failing = w.fault
 	}
-	l.file.failing = w.fault
+	l.file.setFailing(w.fault)
 	if w.fault != nil && l.notes != nil {
-		l.notes.failing = func(string) error { return w.fault("note") }
+		l.notes.setFailing(func(string) error { return w.fault("note") })
 	}
 }
 

@@ -239,7 +239,9 @@ func (p *chunkPiece) Sync() error {
 	err := p.m.dev.Sync()
 	if err == nil && len(changes) > 0 {
 		if err = p.m.records.Store(changes); err != nil {
-			err = memberError(err)
+			if err = memberError(err); errors.Is(err, block.ErrNoSpace) {
+				err = fmt.Errorf("%w: %w", errRetry, err)
+			}
 		}
 	}
 	if err != nil {

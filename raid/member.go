@@ -1,6 +1,7 @@
 package raid
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -68,6 +69,7 @@ type part struct {
 
 	dirty   atomic.Bool // written since the last sync began
 	syncing sync.Mutex
+	failed  error // guarded by syncing: why nothing can be made durable any more
 }
 
 func (p *part) begin() { p.on.inFlight.Add(1) }
@@ -122,13 +124,26 @@ func (p *part) clear() error {
 }
 
 // sync makes the piece durable if it was written. Who comes while another syncs
-// waits for that one: its writes may be among those that it took.
+// waits for that one: its writes may be among those that it took. One that has
+// failed fails from then on, whoever is told of it first: the next one of the
+// system would succeed, and know nothing of what was lost.
 func (p *part) sync() error {
 	p.syncing.Lock()
 	defer p.syncing.Unlock()
-	if !p.dirty.Swap(false) {
-		return nil
+	if p.failed != nil || !p.dirty.Swap(false) {
+		return p.failed
 	}
 	p.begin()
-	return p.end(p.Piece.Sync())
+	err := p.end(p.Piece.Sync())
+	if err != nil {
+		p.dirty.Store(true)
+		if !errors.Is(err, errRetry) {
+			p.failed = err
+		}
+	}
+	return err
 }
+
+// errRetry is the error of a sync after which the next may succeed: what was
+// written is on the disk, and where it is could not be stored for want of room.
+var errRetry = errors.New("where it is cannot be stored")
