@@ -9,6 +9,7 @@ import (
 
 	"skylun/block"
 	"skylun/meta"
+	"skylun/overlay"
 )
 
 // Check returns a line for each thing that is wrong with what the node keeps
@@ -41,6 +42,9 @@ func (n *Node) Check(context.Context) ([]string, error) {
 	for _, c := range caches {
 		where := "cache of image " + c.Image
 		problems = n.checkFile(problems, where, cacheFile(c.Map), c.Size)
+		if c.Sums {
+			problems = n.checkFile(problems, where, sumsFile(c.Map), overlay.SumsSize(c.Size))
+		}
 		if _, err := n.cacheStatusOf(c); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %v", where, err))
 		}
