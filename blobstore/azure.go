@@ -194,9 +194,20 @@ func (s *azureStore) deleteImage(ctx context.Context, name string) error {
 	if err != nil && (!errors.Is(err, ErrNotFound) || errors.Is(err, errNoContainer)) {
 		return err
 	}
-	parts, e := s.dropParts(ctx, name, 0)
-	if e != nil || parts {
+	parts, e := s.dropParts(ctx, name, 0, func(ctx context.Context) error {
+		if _, err := s.properties(ctx, name, "image "+name); errors.Is(err, ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return errTaken
+	})
+	switch {
+	case errors.Is(e, errTaken): // there is another image already, or its import
+	case e != nil:
 		return e
+	case parts:
+		return nil
 	}
 	return err
 }

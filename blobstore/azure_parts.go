@@ -3,7 +3,9 @@ package blobstore
 import (
 	"context"
 	"errors"
+	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 )
@@ -17,11 +19,39 @@ func (s *azureStore) statObject(ctx context.Context, name string) (string, int64
 }
 
 // dropParts implements striper. A part is removed as it was when it was
-// listed: one that an upload has taken since is another.
-func (s *azureStore) dropParts(ctx context.Context, image string, from int) (bool, error) {
+// listed: one that an upload has taken since is leased, or another.
+func (s *azureStore) dropParts(ctx context.Context, image string, from int, sure func(context.Context) error) (bool, error) {
+	parts, err := s.listParts(ctx, image, from)
+	if err != nil || len(parts) == 0 {
+		return false, err
+	}
+	if err := sure(ctx); err != nil {
+		return false, err
+	}
+	found := false
+	for _, p := range parts {
+		cond := &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &p.etag}}
+		err := s.remove(ctx, p.name, "part "+p.name, cond)
+		switch {
+		case err == nil:
+			found = true
+		case errors.Is(err, ErrBusy), errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound): // somebody else's
+		default:
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// listedPart is a part as a list tells of it.
+type listedPart struct {
+	name string
+	etag azcore.ETag
+}
+
+func (s *azureStore) listParts(ctx context.Context, image string, from int) (parts []listedPart, err error) {
 	prefix := s.loc.prefix + partsFolder(image)
 	opts := &container.ListBlobsFlatOptions{Prefix: &prefix}
-	found := false
 	for {
 		var page container.ListBlobsFlatResponse
 		err := s.other(ctx, "image "+image, func(ctx context.Context) (err error) {
@@ -29,33 +59,24 @@ func (s *azureStore) dropParts(ctx context.Context, image string, from int) (boo
 			return err
 		})
 		if errors.Is(err, errNoContainer) {
-			return found, nil
+			return nil, nil
 		}
 		if err != nil {
-			return found, err
+			return nil, err
 		}
 		if page.Segment != nil {
 			for _, item := range page.Segment.BlobItems {
-				if item == nil || item.Name == nil || item.Properties == nil || item.Properties.ETag == nil || len(*item.Name) < len(s.loc.prefix) {
+				if item == nil || item.Name == nil || item.Properties == nil || item.Properties.ETag == nil {
 					continue
 				}
-				name := (*item.Name)[len(s.loc.prefix):]
-				if i := partIndex(name); i < from {
-					continue // also what is no part
-				}
-				etag := etagFromIdentity(identityFromETag(*item.Properties.ETag))
-				err := s.remove(ctx, name, "part "+name, &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &etag}})
-				switch {
-				case err == nil:
-					found = true
-				case errors.Is(err, ErrBusy), errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound): // somebody else's
-				default:
-					return found, err
+				// What is no part has the number -1.
+				if name := strings.TrimPrefix(*item.Name, s.loc.prefix); partIndex(name) >= from {
+					parts = append(parts, listedPart{name, etagFromIdentity(identityFromETag(*item.Properties.ETag))})
 				}
 			}
 		}
 		if page.NextMarker == nil || *page.NextMarker == "" {
-			return found, nil
+			return parts, nil
 		}
 		opts.Marker = page.NextMarker
 	}

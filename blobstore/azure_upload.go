@@ -302,6 +302,10 @@ func (u *azureUpload) seal(ctx context.Context) (string, error) {
 	return identityFromETag(etag), err
 }
 
+// held implements object: a lease that another one has had since cannot be
+// renewed.
+func (u *azureUpload) held(ctx context.Context) error { return u.lease.renew(ctx) }
+
 // uncounted implements object.
 func (u *azureUpload) uncounted() { u.puts, u.putBytes = &u.s.n.others, new(atomic.Int64) }
 

@@ -235,7 +235,7 @@ func (s *fileStore) deleteImage(ctx context.Context, name string) error {
 	if err != nil && !isAbsent(err) {
 		return s.fail(err, "image "+name)
 	}
-	parts, e := s.dropParts(ctx, name, 0)
+	parts, e := s.dropParts(ctx, name, 0, nil)
 	if e != nil || leftover || parts {
 		return e
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -30,14 +29,11 @@ func (s *fileStore) statObject(ctx context.Context, name string) (string, int64,
 }
 
 // dropParts implements striper. A part is removed under the lock that an upload
-// would hold, and only while there is no image that it could belong to.
-func (s *fileStore) dropParts(ctx context.Context, image string, from int) (bool, error) {
+// would hold, and only while there is no image that it could belong to: so it is
+// nobody's then, whatever was sure before.
+func (s *fileStore) dropParts(ctx context.Context, image string, from int, _ func(context.Context) error) (bool, error) {
 	folder := s.path(partsFolder(image))
 	found, err := s.dropPartsIn(ctx, image, folder, from)
-	if err == nil && found {
-		os.Remove(folder) // unless there are others in it
-		os.Remove(filepath.Dir(folder))
-	}
 	return found, s.fail(err, "image "+image)
 }
 
@@ -63,10 +59,7 @@ func (s *fileStore) dropPartsIn(ctx context.Context, image, folder string, from 
 		}
 		found = found || gone
 	}
-	if found {
-		err = syncDir(folder)
-	}
-	return found, err
+	return found, nil
 }
 
 func (s *fileStore) dropPart(image, name string) (bool, error) {

@@ -108,13 +108,21 @@ func checkUpload(name string, size int64) error {
 }
 
 func (s *fileStore) create(name string, size int64, source string) (*fileUpload, error) {
-	if err := makeDirs(filepath.Dir(s.contentPath(name))); err != nil {
-		return nil, err
+	var f *os.File
+	for round := 1; ; round++ {
+		err := makeDirs(filepath.Dir(s.contentPath(name)))
+		if err == nil {
+			f, err = s.lockPart(name, os.O_CREATE)
+		}
+		if err == nil {
+			break
+		}
+		// Who deletes the last part takes its folder away, too.
+		if !isPart(name) || !errors.Is(err, fs.ErrNotExist) || round == maxRounds {
+			return nil, err
+		}
 	}
-	f, err := s.lockPart(name, os.O_CREATE)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	u := &fileUpload{s: s, name: name, size: size, f: f, puts: &s.n.puts, putBytes: &s.n.putBytes}
 	// Under the lock: whoever held it before may have committed.
 	switch _, err := os.Lstat(s.path(name)); {
@@ -279,6 +287,9 @@ func (u *fileUpload) seal(ctx context.Context) (string, error) {
 	return id.String(), u.s.fail(err, "image "+u.name)
 }
 
+// held implements object: the lock is held as long as the file is open.
+func (u *fileUpload) held(context.Context) error { return nil }
+
 // uncounted implements object.
 func (u *fileUpload) uncounted() { u.puts, u.putBytes = &u.s.n.others, new(atomic.Int64) }
 
@@ -332,6 +343,9 @@ func (u *fileUpload) drop() error {
 	err := u.dropState()
 	if err == nil {
 		err = os.Remove(u.f.Name())
+	}
+	if err == nil && isPart(u.name) {
+		os.Remove(filepath.Dir(u.f.Name())) // unless there are others in it
 	}
 	return errors.Join(err, u.Close())
 }

@@ -141,9 +141,10 @@ type striper interface {
 	statObject(ctx context.Context, name string) (id string, size int64, err error)
 
 	// dropParts removes the parts of an image from number from on, and tells
-	// whether there were any. Nobody uses them, but for an upload that was
-	// begun meanwhile, which keeps them.
-	dropParts(ctx context.Context, image string, from int) (bool, error)
+	// whether there were any. They are found first, then sure has to say that
+	// they are nobody's, or nothing is removed; those that somebody takes after
+	// that stay.
+	dropParts(ctx context.Context, image string, from int, sure func(context.Context) error) (bool, error)
 
 	// part returns a reader of a part. Of is the image; counted says that
 	// what is read is what somebody wanted.

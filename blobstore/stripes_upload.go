@@ -17,10 +17,16 @@ type object interface {
 	// object has as long as nobody writes to it. Only Close may follow.
 	seal(ctx context.Context) (string, error)
 
+	// held tells whether nobody else has taken the object since.
+	held(ctx context.Context) error
+
 	// uncounted says that what is written is not what somebody wanted to be
 	// stored.
 	uncounted()
 }
+
+// errTaken says that parts are somebody's.
+var errTaken = errors.New("in use")
 
 // create is Create of both backends.
 func create(ctx context.Context, s striper, name string, size int64, source string) (Upload, error) {
@@ -31,7 +37,9 @@ func create(ctx context.Context, s striper, name string, size int64, source stri
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.dropParts(ctx, name, 0); err != nil { // of an unfinished striped upload
+	// What a striped upload has left is in nobody's way: who may not list is
+	// not kept from importing.
+	if _, err := s.dropParts(ctx, name, 0, u.held); err != nil && !errors.Is(err, ErrAuth) {
 		u.Close()
 		return nil, err
 	}
@@ -100,7 +108,7 @@ func (u *stripedUpload) open(ctx context.Context, source string) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if _, err := u.s.dropParts(ctx, u.name, len(u.objects)); err != nil {
+	if _, err := u.s.dropParts(ctx, u.name, len(u.objects), u.head.held); err != nil {
 		return err
 	}
 	u.start = u.size
@@ -206,10 +214,7 @@ func (u *stripedUpload) Commit(ctx context.Context) (Info, error) {
 
 // Abort implements Upload.
 func (u *stripedUpload) Abort(ctx context.Context) error {
-	err := u.closeParts()
-	if err == nil {
-		_, err = u.s.dropParts(ctx, u.name, 0)
-	}
+	err := u.each(ctx, func(ctx context.Context, _ int, p object) error { return p.Abort(ctx) })
 	if err == nil {
 		err = u.head.Abort(ctx)
 	}
@@ -217,16 +222,14 @@ func (u *stripedUpload) Abort(ctx context.Context) error {
 }
 
 // Close implements Upload.
-func (u *stripedUpload) Close() error { return errors.Join(u.closeParts(), u.head.Close()) }
-
-func (u *stripedUpload) closeParts() error {
+func (u *stripedUpload) Close() error {
 	var errs []error
 	for _, p := range u.objects {
 		if p != nil {
 			errs = append(errs, p.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, u.head.Close())...)
 }
 
 // contentOfStriped returns the content of a striped image, pinned to info.
