@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,12 @@ func statusText(t *table, s node.Status, now time.Time) {
 	t.row("store", s.Store.URL)
 	t.row("", fmt.Sprintf("%d reads (%s), %d writes (%s), %d errors", s.Store.Gets, human(s.Store.BytesIn), s.Store.Puts, human(s.Store.BytesOut), s.Store.Errors))
 	t.row("cache", cacheText(s))
+	if len(s.Snapshots) > 0 {
+		t.row("snapshots", fmt.Sprintf("%d, in %s", len(s.Snapshots), count(s.Layers, "layer")))
+	}
+	if text := cleaningText(s.Cleaning, true); text != "" {
+		t.row("", text)
+	}
 	t.row("portals", strings.Join(s.Portals, ", "))
 	t.row("iscsi", fmt.Sprintf("%s, %d commands, %s read, %s written", count(s.SCSI.Sessions, "session"), s.SCSI.Commands, human(s.SCSI.BytesRead), human(s.SCSI.BytesWritten)))
 
@@ -94,7 +101,7 @@ func statusText(t *table, s node.Status, now time.Time) {
 				local += " pinned"
 			}
 			t.row(c.Image, node.Size(c.Size).Human(), local, node.Size(c.Cached).Human(), node.Size(c.Zero).Human(),
-				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(append(c.Volumes, c.Drives...), ","))
+				c.Hits, c.Misses, human(c.FetchedBytes), strings.Join(slices.Concat(c.Volumes, c.Drives, c.Snapshots), ","))
 		}
 	}
 	if uses := imageUses(s); len(uses) > 0 {

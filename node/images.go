@@ -211,7 +211,8 @@ func (n *Node) unusedCaches(name string) ([]meta.Cache, error) {
 	}), nil
 }
 
-// imageUses returns the volumes and, as such, what snapshots hold of volumes.
+// imageUses returns the volumes and, behind them and as such, what snapshots hold
+// of volumes.
 func imageUses(tree *meta.Tree) []meta.Volume {
 	uses := slices.Clone(tree.Volumes)
 	for _, s := range tree.Snapshots {

@@ -102,10 +102,11 @@ func (n *Node) caches() ([]CacheStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := n.db.Volumes()
+	tree, err := n.db.Tree()
 	if err != nil {
 		return nil, err
 	}
+	uses := imageUses(tree)
 	list := []CacheStatus{}
 	for _, c := range all {
 		s, err := n.cacheStatusOf(c)
@@ -118,9 +119,16 @@ func (n *Node) caches() ([]CacheStatus, error) {
 				s.Drives = append(s.Drives, d.name)
 			}
 		}
-		for _, v := range volumes {
-			if info, err := infoOf(v); err == nil && v.Image == c.Image && info.Identity == c.Identity {
-				s.Volumes = append(s.Volumes, v.Name)
+		for i, u := range uses {
+			if u.Image != c.Image {
+				continue
+			}
+			switch info, err := infoOf(u); {
+			case err != nil || info.Identity != c.Identity:
+			case i < len(tree.Volumes):
+				s.Volumes = append(s.Volumes, u.Name)
+			default:
+				s.Snapshots = append(s.Snapshots, u.Name)
 			}
 		}
 		list = append(list, s)

@@ -80,7 +80,7 @@ func (n *Node) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (_ Snapsho
 	if err != nil {
 		return SnapshotStatus{}, err
 	}
-	return n.snapshotStatus(tree, s)
+	return n.snapshotStatus(tree, s, idsOf(tree))
 }
 
 func (n *Node) checkSnapshot(spec SnapshotSpec) error {
@@ -235,10 +235,11 @@ func (n *Node) Snapshots(context.Context) ([]SnapshotStatus, error) {
 }
 
 func (n *Node) snapshots(tree *meta.Tree) ([]SnapshotStatus, error) {
+	there := idsOf(tree)
 	list := make([]SnapshotStatus, len(tree.Snapshots))
 	for i, s := range tree.Snapshots {
 		var err error
-		if list[i], err = n.snapshotStatus(tree, s); err != nil {
+		if list[i], err = n.snapshotStatus(tree, s, there); err != nil {
 			return nil, err
 		}
 	}
@@ -254,13 +255,22 @@ func (n *Node) Snapshot(_ context.Context, name string) (SnapshotStatus, error) 
 	}
 	for _, s := range tree.Snapshots {
 		if s.Name == name {
-			return n.snapshotStatus(tree, s)
+			return n.snapshotStatus(tree, s, idsOf(tree))
 		}
 	}
 	return SnapshotStatus{}, snapshotError(name, meta.ErrNotFound)
 }
 
-func (n *Node) snapshotStatus(tree *meta.Tree, s meta.Snapshot) (SnapshotStatus, error) {
+// idsOf returns the identities of all volumes.
+func idsOf(tree *meta.Tree) map[[16]byte]bool {
+	ids := map[[16]byte]bool{}
+	for _, v := range tree.Volumes {
+		ids[v.ID] = true
+	}
+	return ids
+}
+
+func (n *Node) snapshotStatus(tree *meta.Tree, s meta.Snapshot, there map[[16]byte]bool) (SnapshotStatus, error) {
 	st := SnapshotStatus{Name: s.Name, ID: hex.EncodeToString(s.ID[:]), Created: s.Created, HeldSeconds: s.Held.Seconds(), Volumes: []SnapshotVolume{}}
 	for _, v := range s.Volumes {
 		l, ok := tree.Layers[v.Layer]
@@ -271,8 +281,7 @@ func (n *Node) snapshotStatus(tree *meta.Tree, s meta.Snapshot) (SnapshotStatus,
 		if err != nil {
 			return st, err
 		}
-		there := slices.ContainsFunc(tree.Volumes, func(now meta.Volume) bool { return now.ID == v.VolumeID })
-		st.Volumes = append(st.Volumes, SnapshotVolume{Volume: v.Volume, Removed: !there, Size: v.Size, Image: v.Image, Layer: v.Layer, Own: stats.Owned})
+		st.Volumes = append(st.Volumes, SnapshotVolume{Volume: v.Volume, Removed: !there[v.VolumeID], Size: v.Size, Image: v.Image, Layer: v.Layer, Own: stats.Owned})
 		st.Own += stats.Owned
 	}
 	return st, nil

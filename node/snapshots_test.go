@@ -222,8 +222,14 @@ func TestSnapshotImage(t *testing.T) {
 	if _, err := n.CreateVolume(ctx, VolumeSpec{Name: "new", Image: "i"}); err != nil {
 		t.Fatal(err)
 	}
+	if !bytes.Equal(content(t, n, "new"), pattern(1<<20, 2)) {
+		t.Error("the new volume is not what the image is now")
+	}
 	if !bytes.Equal(snapshotContent(t, n, "s"), want) {
 		t.Error("the snapshot is not what the volume was")
+	}
+	if s, err := n.Status(ctx); err != nil || len(s.Caches) != 2 || !slices.Equal(s.Caches[0].Snapshots, []string{"s/w"}) || len(s.Caches[0].Volumes) != 0 || len(s.Caches[1].Snapshots) != 0 {
+		t.Errorf("caches: %+v %v", s.Caches, err)
 	}
 	if err := n.DeleteVolume(ctx, "new"); err != nil {
 		t.Fatal(err)

@@ -180,7 +180,11 @@ type CacheStatus struct {
 	Absent   int64    `json:"absent"`  // to be fetched when read
 	Volumes  []string `json:"volumes"` // that use it
 	Drives   []string `json:"drives"`  // that it is in
-	Pinned   bool     `json:"pinned,omitempty"`
+
+	// Snapshots that are made of it, of volumes that are gone or not: NAME/VOLUME.
+	Snapshots []string `json:"snapshots,omitempty"`
+
+	Pinned bool `json:"pinned,omitempty"`
 	// Since the image was opened.
 	Hits         uint64 `json:"hits"`
 	Misses       uint64 `json:"misses"`
