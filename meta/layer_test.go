@@ -146,6 +146,12 @@ func TestSnapshots(t *testing.T) {
 	if chain, err := treeOf(t, db).Chain(id); err != nil || len(chain) != 2 || chain[0].ID != v.Layer || chain[1].ID != id {
 		t.Errorf("chain of the clone: %+v %v", chain, err)
 	}
+	if chain, err := db.Chain(id); err != nil || len(chain) != 2 || chain[0].ID != v.Layer || chain[1].ID != id {
+		t.Errorf("chain of the clone: %+v %v", chain, err)
+	}
+	if _, err := db.Chain(99); !errors.Is(err, ErrNotFound) {
+		t.Errorf("chain of nothing: %v", err)
+	}
 	if above := treeOf(t, db).Above(v.Layer); len(above) != 2 || above[0].Name != "c" || above[1].Name != "v" {
 		t.Errorf("above: %+v", above)
 	}

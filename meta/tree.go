@@ -89,6 +89,28 @@ func (t *Tree) Chain(id uint64) (chain []Layer, err error) {
 	return chain, nil
 }
 
+// Chain is that of Tree for one layer.
+func (d *DB) Chain(id uint64) (chain []Layer, err error) {
+	err = d.bolt.View(func(tx *bbolt.Tx) error {
+		seen := map[uint64]bool{}
+		for next := id; next != 0; {
+			l, err := getLayer(tx, next)
+			if err != nil {
+				return err
+			}
+			if seen[next] {
+				return fmt.Errorf("layer %d: %w: lies on itself", id, ErrCorrupt)
+			}
+			seen[next] = true
+			chain = append(chain, l)
+			next = l.Parent
+		}
+		return nil
+	})
+	slices.Reverse(chain)
+	return chain, err
+}
+
 // Above returns the volumes that read through the layer.
 func (t *Tree) Above(id uint64) (all []Volume) {
 	for _, v := range t.Volumes {

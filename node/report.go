@@ -177,11 +177,7 @@ func (n *Node) openNowhere(c meta.Cache) (*overlay.Cache, error) {
 // closedVolumeStats returns the figures of a volume that is not open: it is
 // opened without its files.
 func (n *Node) closedVolumeStats(m meta.Volume) (stats overlay.Stats, err error) {
-	tree, err := n.db.Tree()
-	if err != nil {
-		return stats, err
-	}
-	chain, err := tree.Chain(m.Layer)
+	chain, err := n.db.Chain(m.Layer)
 	if err != nil {
 		return stats, fmt.Errorf("volume %s: %w", m.Name, err)
 	}

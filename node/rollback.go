@@ -101,10 +101,6 @@ func (n *Node) planRollback(name string, spec RollbackSpec) (all []*rollback, er
 }
 
 func (n *Node) rollBack(ctx context.Context, all []*rollback) (err error) {
-	tree, err := n.db.Tree()
-	if err != nil {
-		return err
-	}
 	ids, err := n.db.NewMaps(len(all))
 	if err != nil {
 		return err
@@ -125,7 +121,7 @@ func (n *Node) rollBack(ctx context.Context, all []*rollback) (err error) {
 		}
 	}()
 	for _, r := range all {
-		if err := n.prepareRollback(ctx, tree, r); err != nil {
+		if err := n.prepareRollback(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -144,7 +140,7 @@ func (n *Node) rollBack(ctx context.Context, all []*rollback) (err error) {
 
 // prepareRollback makes the layer that a volume writes to afterwards, and opens
 // what lies below if the volume is open.
-func (n *Node) prepareRollback(ctx context.Context, tree *meta.Tree, r *rollback) error {
+func (n *Node) prepareRollback(ctx context.Context, r *rollback) error {
 	m := meta.Layer{ID: r.top.Layer, Size: r.top.Size}
 	if r.open == nil {
 		f, err := n.array.Create(layerFile(m.ID), block.Ceil(m.Size, block.Size))
@@ -153,7 +149,7 @@ func (n *Node) prepareRollback(ctx context.Context, tree *meta.Tree, r *rollback
 		}
 		return f.Close()
 	}
-	chain, err := tree.Chain(r.to.Layer)
+	chain, err := n.db.Chain(r.to.Layer)
 	if err != nil {
 		return err
 	}

@@ -347,11 +347,7 @@ func (n *Node) useSnapshot(ctx context.Context, ref string) (*volume, error) {
 			return nil, err
 		}
 	}
-	tree, err := n.db.Tree()
-	if err != nil {
-		return nil, err
-	}
-	chain, err := tree.Chain(from.Layer)
+	chain, err := n.db.Chain(from.Layer)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", s.Name, err)
 	}

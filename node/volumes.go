@@ -203,11 +203,7 @@ func (n *Node) use(ctx context.Context, name string) (*volume, error) {
 // openVolume opens a volume over the image it was made of, with one user. The
 // caller holds changes.
 func (n *Node) openVolume(ctx context.Context, m meta.Volume, info blobstore.Info) (*volume, error) {
-	tree, err := n.db.Tree()
-	if err != nil {
-		return nil, err
-	}
-	chain, err := tree.Chain(m.Layer)
+	chain, err := n.db.Chain(m.Layer)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", m.Name, err)
 	}
