@@ -131,17 +131,25 @@ func (a *Array) record(name string) (r *fileRecord, err error) {
 }
 
 func (a *Array) store(name string, r *fileRecord) error {
-	if a.cfg.Records == nil {
-		return nil
-	}
-	var value []byte
-	if r != nil {
-		value = r.encode()
-	}
-	if err := a.cfg.Records.Store(map[string][]byte{filePrefix + name: value}); err != nil {
+	if err := a.storeAll(map[string]*fileRecord{name: r}); err != nil {
 		return fmt.Errorf("layout of %s: %w", name, err)
 	}
 	return nil
+}
+
+// storeAll makes records durable, all or none; nil removes one.
+func (a *Array) storeAll(all map[string]*fileRecord) error {
+	if a.cfg.Records == nil {
+		return nil
+	}
+	changes := map[string][]byte{}
+	for name, r := range all {
+		changes[filePrefix+name] = nil
+		if r != nil {
+			changes[filePrefix+name] = r.encode()
+		}
+	}
+	return a.cfg.Records.Store(changes)
 }
 
 // sweep finishes what was being done when the process ended: files that were
@@ -233,43 +241,6 @@ func (a *Array) segment(size int64) (s segment, err error) {
 		s.Members = append(s.Members, stripe.Member{Size: n, Weight: weights[i]})
 	}
 	return s, nil
-}
-
-// Create makes a file of size bytes that reads as zeros, and makes its
-// existence durable. What had the name before is gone.
-//
-// Its record comes first, and says that it is being made, so that a crash leaves
-// no piece that nobody knows.
-func (a *Array) Create(name string, size int64) (_ *File, err error) {
-	a.opening.Lock()
-	defer a.opening.Unlock()
-	if err := a.remove(name); err != nil {
-		return nil, err
-	}
-	seg, err := a.segment(size)
-	if err != nil {
-		return nil, err
-	}
-	r := &fileRecord{At: placement{Segments: []segment{seg}}, Making: true}
-	f, err := a.newBody(name, r)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.store(name, r); err != nil {
-		return nil, err
-	}
-	if err := a.attach(f, f.at, true); err != nil {
-		f.closeParts()
-		return nil, errors.Join(err, a.remove(name))
-	}
-	r.Making = false
-	if err := a.store(name, r); err != nil {
-		f.closeParts()
-		return nil, errors.Join(err, a.remove(name))
-	}
-	f.choose()
-	a.keep(f)
-	return f.file(size), nil
 }
 
 func (f *body) file(size int64) *File {
@@ -544,43 +515,6 @@ func (a *Array) grow(f *body, size int64) error {
 	f.parts = slices.Concat(f.parts, parts)
 	f.choose()
 	return nil
-}
-
-// Remove removes a file; one that does not exist is removed already.
-func (a *Array) Remove(name string) error {
-	a.opening.Lock()
-	defer a.opening.Unlock()
-	return a.remove(name)
-}
-
-func (a *Array) remove(name string) error {
-	a.mu.Lock()
-	f := a.files[name]
-	delete(a.files, name)
-	a.mu.Unlock()
-	if f != nil { // somebody may be moving it
-		f.changing.Lock()
-		f.gone = true
-		f.changing.Unlock()
-	}
-	r, err := a.record(name)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	if r == nil {
-		if a.cfg.Records == nil {
-			return a.slots[0].Remove(name)
-		}
-		return nil
-	}
-	for _, p := range r.placements() {
-		errs = append(errs, a.removePieces(name, p))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return a.store(name, nil)
 }
 
 // Close releases the array. Its files are closed by those who opened them.
