@@ -120,30 +120,32 @@ func (d *DB) ReplaceLayer(gone, kept uint64, size int64) error {
 	return nil
 }
 
-// DeleteLayer removes a layer that nobody names and nothing lies on, with its
-// map. Its file is the caller's to remove, before. With ErrNeeded the
-// layer is needed.
-func (d *DB) DeleteLayer(id uint64) error {
-	err := d.clearing(func(tx *bbolt.Tx) error {
+// DeleteLayers removes layers that nobody names and nothing lies on, with their
+// maps, in one transaction. Their files are the caller's to remove, before. With
+// ErrNeeded one is needed.
+func (d *DB) DeleteLayers(ids ...uint64) error {
+	return d.clearing(func(tx *bbolt.Tx) error {
 		t, err := tree(tx)
 		if err != nil {
 			return err
 		}
-		if t.Layers[id].ID == 0 {
-			return ErrNotFound
+		for _, id := range ids {
+			switch {
+			case t.Layers[id].ID == 0:
+				err = ErrNotFound
+			case t.named(id) || len(t.Children(id)) > 0:
+				err = ErrNeeded
+			default:
+				if err = tx.Bucket(bucketLayers).Delete(layerKey(id)); err == nil {
+					err = clearMap(tx, id)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("layer %d: %w", id, err)
+			}
 		}
-		if t.named(id) || len(t.Children(id)) > 0 {
-			return ErrNeeded
-		}
-		if err := tx.Bucket(bucketLayers).Delete(layerKey(id)); err != nil {
-			return err
-		}
-		return clearMap(tx, id)
+		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("layer %d: %w", id, err)
-	}
-	return nil
 }
 
 func layerKey(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }

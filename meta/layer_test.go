@@ -127,7 +127,7 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("after reopening: %+v %v", got, err)
 	}
 	for _, id := range []uint64{v.Layer, treeOf(t, db).Volumes[0].Layer} {
-		if err := db.DeleteLayer(id); !errors.Is(err, ErrNeeded) {
+		if err := db.DeleteLayers(id); !errors.Is(err, ErrNeeded) {
 			t.Errorf("layer %d that is needed: %v", id, err)
 		}
 	}
@@ -171,7 +171,7 @@ func TestSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantUnneeded(t, db, []uint64{old.Layer}, nil)
-	if err := db.DeleteLayer(old.Layer); err != nil {
+	if err := db.DeleteLayers(old.Layer); err != nil {
 		t.Fatal(err)
 	}
 
@@ -238,7 +238,7 @@ func TestReplaceLayer(t *testing.T) {
 	if s, err := db.Snapshot("b"); err != nil || s.Volumes[0].Layer != one || treeOf(t, db).Layers[one].Size != 2<<20 || treeOf(t, db).Layers[three].Parent != one {
 		t.Errorf("%+v %v %+v", s, err, treeOf(t, db).Layers)
 	}
-	if err := db.DeleteLayer(two); err != nil {
+	if err := db.DeleteLayers(two); err != nil {
 		t.Fatal(err)
 	}
 
@@ -252,7 +252,7 @@ func TestReplaceLayer(t *testing.T) {
 	if l := treeOf(t, db).Layers[three]; l.Parent != 0 {
 		t.Errorf("%+v", l)
 	}
-	if err := db.DeleteLayer(one); err != nil {
+	if err := db.DeleteLayers(one); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.DeleteSnapshot("c"); err != nil {
@@ -359,7 +359,7 @@ func cleanUp(t *testing.T, db *DB, rnd *rand.Rand) error {
 		between = slices.DeleteFunc(between, func(id uint64) bool { return tree.IsTop(tree.Children(id)[0]) })
 		switch {
 		case len(leaves) > 0:
-			if err := db.DeleteLayer(leaves[0]); err != nil {
+			if err := db.DeleteLayers(leaves[0]); err != nil {
 				return err
 			}
 		case len(between) > 0:

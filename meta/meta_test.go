@@ -112,7 +112,7 @@ func TestVolumes(t *testing.T) {
 	if err := db.DeleteVolume("a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("deleted twice: %v, want ErrNotFound", err)
 	}
-	if err := db.DeleteLayer(v.Layer); err != nil {
+	if err := db.DeleteLayers(v.Layer); err != nil {
 		t.Fatal(err)
 	}
 	if got := load(t, db.Map(v.Layer), 4); got[0] != 0 {

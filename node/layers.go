@@ -93,7 +93,7 @@ func (n *Node) openLayer(ctx context.Context, m meta.Layer, sealed bool) (_ *ove
 		return nil, err
 	}
 	if sealed && notes != nil {
-		if err := n.sealLayer(ctx, dev); err != nil {
+		if err := n.sealLayers(ctx, dev); err != nil {
 			return nil, errors.Join(err, dev.Close())
 		}
 	}
@@ -117,38 +117,62 @@ func (n *Node) openNotes(m meta.Layer, sealed bool) (*raid.File, error) {
 	return n.array.Create(name, size)
 }
 
-// sealLayer makes durable what is in a layer that nobody writes to any more.
-func (n *Node) sealLayer(ctx context.Context, dev *overlay.Layer) error {
-	if err := dev.Seal(ctx); err != nil {
+// sealLayers makes durable what is in layers that nobody writes to any more.
+func (n *Node) sealLayers(ctx context.Context, devs ...*overlay.Layer) error {
+	if err := forAll(len(devs), func(i int) error { return devs[i].Seal(ctx) }); err != nil {
 		return err
 	}
-	return n.array.Remove(notesFile(dev.ID()))
+	notes := make([]string, len(devs))
+	for i, dev := range devs {
+		notes[i] = notesFile(dev.ID())
+	}
+	return n.array.RemoveAll(notes)
 }
 
-// createLayer makes an empty layer, which nobody knows until it is in the
+// createLayers makes empty layers, which nobody knows until they are in the
 // database: a crash leaves files of no use.
-func (n *Node) createLayer(m meta.Layer) (*overlay.Layer, error) {
-	file, err := n.array.Create(layerFile(m.ID), block.Ceil(m.Size, block.Size))
+func (n *Node) createLayers(all []meta.Layer) (devs []*overlay.Layer, err error) {
+	var specs []raid.Spec
+	for _, m := range all {
+		specs = append(specs, raid.Spec{Name: layerFile(m.ID), Size: block.Ceil(m.Size, block.Size)}, raid.Spec{Name: notesFile(m.ID), Size: overlay.NotesSize(m.Size)})
+	}
+	files, err := n.array.CreateAll(specs)
 	if err != nil {
 		return nil, err
 	}
-	cfg := n.layerConfig(m)
-	cfg.File = n.pool.File(file)
-	notes, err := n.array.Create(notesFile(m.ID), overlay.NotesSize(m.Size))
-	if err == nil {
-		cfg.Notes = n.pool.Notes(notes)
-		var dev *overlay.Layer
-		if dev, err = overlay.OpenLayer(cfg); err == nil {
-			return dev, nil
+	for i, m := range all {
+		cfg := n.layerConfig(m)
+		cfg.File, cfg.Notes = n.pool.File(files[2*i]), n.pool.Notes(files[2*i+1])
+		dev, err := overlay.OpenLayer(cfg)
+		if err != nil {
+			for _, f := range files[2*i:] {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, errors.Join(err, n.discardLayers(devs), n.removeFiles(all...))
 		}
-		notes.Close()
+		devs = append(devs, dev)
 	}
-	file.Close()
-	return nil, errors.Join(err, n.removeFiles(m.ID))
+	return devs, nil
 }
 
-func (n *Node) removeFiles(id uint64) error {
-	return errors.Join(n.array.Remove(layerFile(id)), n.array.Remove(notesFile(id)))
+// discardLayers closes and removes layers that came to nothing.
+func (n *Node) discardLayers(devs []*overlay.Layer) error {
+	var errs []error
+	var all []meta.Layer
+	for _, dev := range devs {
+		errs = append(errs, dev.Close())
+		all = append(all, meta.Layer{ID: dev.ID()})
+	}
+	return errors.Join(append(errs, n.removeFiles(all...))...)
+}
+
+// removeFiles removes the files of layers.
+func (n *Node) removeFiles(all ...meta.Layer) error {
+	var names []string
+	for _, m := range all {
+		names = append(names, layerFile(m.ID), notesFile(m.ID))
+	}
+	return n.array.RemoveAll(names)
 }
 
 // releaseLayers takes one user from each layer and closes those that have none
@@ -183,8 +207,8 @@ func (n *Node) dropLayers() error {
 		if len(leaves) == 0 {
 			return nil
 		}
-		for _, id := range leaves {
-			if err := n.dropLayer(id); err != nil {
+		for some := range slices.Chunk(leaves, dropMost) {
+			if err := n.dropSome(tree, some); err != nil {
 				return err
 			}
 		}
@@ -197,16 +221,25 @@ func (n *Node) layerOpen(id uint64) bool {
 	return n.layers[id] != nil
 }
 
-// dropLayer removes a layer: the files first, so that a crash leaves a layer
-// that is still to be removed and no file that nobody knows.
-func (n *Node) dropLayer(id uint64) error {
-	if err := n.removeFiles(id); err != nil {
-		return localError(fmt.Sprintf("layer %d", id), err)
+// dropMost bounds how many layers are removed in one transaction.
+const dropMost = 16
+
+// dropSome removes layers: the files first, so that a crash leaves layers that
+// are still to be removed and no file that nobody knows.
+func (n *Node) dropSome(tree *meta.Tree, ids []uint64) error {
+	var all []meta.Layer
+	for _, id := range ids {
+		all = append(all, tree.Layers[id])
+	}
+	if err := n.removeFiles(all...); err != nil {
+		return localError("layers that are not needed any more", err)
 	}
 	n.mu.Lock()
-	delete(n.sealed, id)
+	for _, id := range ids {
+		delete(n.sealed, id)
+	}
 	n.mu.Unlock()
-	return n.db.DeleteLayer(id)
+	return n.db.DeleteLayers(ids...)
 }
 
 // statsOf returns how much of a layer is in which state. Those of sealed layers

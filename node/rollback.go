@@ -157,11 +157,11 @@ func (n *Node) prepareRollback(ctx context.Context, r *rollback) error {
 	if err != nil {
 		return err
 	}
-	dev, err := n.createLayer(m)
+	devs, err := n.createLayers([]meta.Layer{m})
 	if err != nil {
 		return errors.Join(err, n.releaseLayers(layers))
 	}
-	top := n.addLayer(dev)
+	top := n.addLayer(devs[0])
 	top.users++
 	r.layers = append(layers, top)
 	return nil
@@ -195,5 +195,5 @@ func (n *Node) removeUnknown(id uint64) error {
 	if _, known := tree.Layers[id]; known {
 		return nil
 	}
-	return n.removeFiles(id)
+	return n.removeFiles(meta.Layer{ID: id})
 }

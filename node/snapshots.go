@@ -127,7 +127,7 @@ func (n *Node) takeSnapshot(ctx context.Context, name string, volumes []*volume)
 	used := false
 	defer func() {
 		if !used {
-			err = errors.Join(err, n.discardTops(layers))
+			err = errors.Join(err, n.discardLayers(layers))
 		}
 	}()
 	if err := forAll(len(volumes), func(i int) error { return volumes[i].dev.Flush(ctx) }); err != nil {
@@ -145,10 +145,14 @@ func (n *Node) takeSnapshot(ctx context.Context, name string, volumes []*volume)
 			Volume: v.meta.Name, VolumeID: v.meta.ID, Layer: v.meta.Layer, Size: v.meta.Size, Image: v.meta.Image, ImageInfo: v.meta.ImageInfo,
 		})
 	}
+	used = true // by the database at least, unless that takes it back
 	if s.Held, err = overlay.Switch(steps); err != nil {
-		return s, errors.Join(err, n.db.RevertTops(oldTops(volumes)))
+		if revert := n.db.RevertTops(oldTops(volumes)); revert != nil {
+			return s, errors.Join(err, revert)
+		}
+		used = false
+		return s, err
 	}
-	used = true
 	sealed := make([]*overlay.Layer, len(volumes))
 	for i, v := range volumes {
 		sealed[i] = v.layers[len(v.layers)-1].dev
@@ -157,7 +161,7 @@ func (n *Node) takeSnapshot(ctx context.Context, name string, volumes []*volume)
 		v.layers = append(v.layers, l)
 		v.meta.Layer = tops[i].Layer
 	}
-	if err := forAll(len(sealed), func(i int) error { return n.sealLayer(ctx, sealed[i]) }); err != nil {
+	if err := n.sealLayers(ctx, sealed...); err != nil {
 		return s, err
 	}
 	return n.db.PutSnapshot(s)
@@ -170,29 +174,13 @@ func (n *Node) makeTops(volumes []*volume) (tops []meta.Top, layers []*overlay.L
 	if err != nil {
 		return nil, nil, err
 	}
-	layers = make([]*overlay.Layer, len(volumes))
+	records := make([]meta.Layer, len(volumes))
 	for i, v := range volumes {
+		records[i] = meta.Layer{ID: ids[i], Size: v.meta.Size}
 		tops = append(tops, meta.Top{Volume: v.meta.Name, Layer: ids[i], Parent: v.meta.Layer, Size: v.meta.Size})
 	}
-	err = forAll(len(tops), func(i int) (err error) {
-		layers[i], err = n.createLayer(meta.Layer{ID: tops[i].Layer, Size: tops[i].Size})
-		return err
-	})
-	if err != nil {
-		return nil, nil, errors.Join(err, n.discardTops(layers))
-	}
-	return tops, layers, nil
-}
-
-// discardTops removes layers that came to nothing; some may be nil.
-func (n *Node) discardTops(layers []*overlay.Layer) error {
-	var errs []error
-	for _, l := range layers {
-		if l != nil {
-			errs = append(errs, l.Close(), n.removeFiles(l.ID()))
-		}
-	}
-	return errors.Join(errs...)
+	layers, err = n.createLayers(records)
+	return tops, layers, err
 }
 
 // oldTops returns what RevertTops makes of the volumes.
