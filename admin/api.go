@@ -45,6 +45,10 @@ type API interface {
 	InsertMedia(ctx context.Context, iqn string, lun int, spec node.MediaSpec) (node.LUNStatus, error)
 	EjectMedia(ctx context.Context, iqn string, lun int, force bool) (node.LUNStatus, error)
 
+	Local(ctx context.Context) (node.LocalStatus, error)
+	Rebalance(ctx context.Context) (node.LocalStatus, error)
+	StopRebalance(ctx context.Context) (node.LocalStatus, error)
+
 	// Check returns a line for each thing that is wrong with what the node
 	// keeps locally.
 	Check(ctx context.Context) ([]string, error)

@@ -156,6 +156,21 @@ func (c *Client) PinVolume(ctx context.Context, name string, pin bool) (v node.V
 	return v, c.call(ctx, http.MethodPut, volumePath(name)+"/pinned", pinSpec{pin}, &v)
 }
 
+// Local implements API.
+func (c *Client) Local(ctx context.Context) (s node.LocalStatus, err error) {
+	return s, c.get(ctx, "/v1/local", &s)
+}
+
+// Rebalance implements API.
+func (c *Client) Rebalance(ctx context.Context) (s node.LocalStatus, err error) {
+	return s, c.call(ctx, http.MethodPut, "/v1/local/rebalance", nil, &s)
+}
+
+// StopRebalance implements API.
+func (c *Client) StopRebalance(ctx context.Context) (s node.LocalStatus, err error) {
+	return s, c.call(ctx, http.MethodDelete, "/v1/local/rebalance", nil, &s)
+}
+
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
 	return c.content(ctx, volumePath(name)+"/content", f)

@@ -87,6 +87,18 @@ func metricsText(s node.Status) []byte {
 	snapshots("snapshot_held_seconds", "gauge", "How long writes were held to take the snapshot.", func(v node.SnapshotStatus) any { return v.HeldSeconds })
 	snapshots("snapshot_own_bytes", "gauge", "Bytes that were written since the snapshot before.", func(v node.SnapshotStatus) any { return v.Own })
 
+	members := func(name, kind, help string, f func(node.MemberStatus) any) {
+		metric(name, kind, help)
+		for _, m := range s.Local.Members {
+			value(name, f(m), "member", m.Name, "kind", m.Kind)
+		}
+	}
+	members("member_size_bytes", "gauge", "Size of the local member.", func(m node.MemberStatus) any { return m.Size })
+	members("member_free_bytes", "gauge", "Bytes that are free on it.", func(m node.MemberStatus) any { return m.Free })
+	members("member_errors_total", "counter", "Calls of it that failed.", func(m node.MemberStatus) any { return m.Errors })
+	members("member_queue_depth", "gauge", "Calls that it is busy with.", func(m node.MemberStatus) any { return m.QueueDepth })
+	one("rebalance_left_bytes", "gauge", "Bytes that a rebalancing has still to look at.", s.Local.Rebalance.Total-s.Local.Rebalance.Done)
+
 	caches := func(name, kind, help string, f func(node.CacheStatus) any) {
 		metric(name, kind, help)
 		for _, c := range s.Caches {

@@ -61,6 +61,18 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 		h.content(w, r, "volume", r.PathValue("name"), api.ReadVolume)
 	})
 	h.snapshots(m)
+	m.HandleFunc("GET /v1/local", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Local(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("PUT /v1/local/rebalance", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.Rebalance(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
+	m.HandleFunc("DELETE /v1/local/rebalance", func(w http.ResponseWriter, r *http.Request) {
+		v, err := api.StopRebalance(r.Context())
+		h.reply(w, r, http.StatusOK, v, err)
+	})
 	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.Images(r.Context())
 		h.reply(w, r, http.StatusOK, v, err)

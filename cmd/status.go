@@ -92,6 +92,8 @@ func statusText(t *table, s node.Status, now time.Time) {
 			t.row(tg.IQN, "-", "-", "-", "-", "-", "-", len(tg.Sessions))
 		}
 	}
+	t.row()
+	membersText(t, s.Local)
 	if len(s.Caches) > 0 {
 		t.row()
 		t.row("IMAGE", "SIZE", "LOCAL", "COPIED", "EMPTY", "HITS", "MISSES", "FETCHED", "USED BY")

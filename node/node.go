@@ -58,6 +58,8 @@ type Node struct {
 	// It is taken before mu.
 	changes sync.Mutex
 
+	rebalance rebalance
+
 	mu      sync.Mutex
 	volumes map[string]*volume       // guarded by mu: those that are open, by name; nil after Close
 	layers  map[uint64]*layer        // guarded by mu: those that are open
@@ -222,6 +224,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.prefetcher != nil {
 		n.prefetcher.Close()
 	}
+	n.rebalance.end(true)
 	n.removals.Wait()
 	n.changes.Lock()
 	defer n.changes.Unlock()

@@ -26,6 +26,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		BytesIn: uint64(st.GetBytes), BytesOut: uint64(st.PutBytes), Errors: uint64(st.Errors),
 	}
 	var err error
+	if s.Local, err = n.Local(ctx); err != nil {
+		return s, err
+	}
 	if s.Volumes, err = n.Volumes(ctx); err != nil {
 		return s, err
 	}

@@ -18,6 +18,7 @@ type Status struct {
 	DataDir string         `json:"data_dir"`
 	Portals []string       `json:"portals"` // the addresses really listened on
 	Store   StoreStatus    `json:"store"`
+	Local   LocalStatus    `json:"local"`
 	Targets []TargetStatus `json:"targets"`
 	Volumes []VolumeStatus `json:"volumes"`
 	Caches  []CacheStatus  `json:"caches"`

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"skylun/raid"
+)
+
+// rebalanced starts a rebalancing and waits for its end.
+func rebalanced(t *testing.T, n *Node) RebalanceStatus {
+	t.Helper()
+	s, err := n.Rebalance(t.Context())
+	for err == nil && s.Rebalance.Running {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("no end")
+		}
+		s, err = n.Local(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Rebalance
+}
+
+// TestMembers lives through the life of an array: one directory, a device added,
+// everything moved, a member missing, and back.
+func TestMembers(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	disks(&cfg, DiskConfig{Volume: "v", Size: 8 << 20}, DiskConfig{Volume: "w", Size: 1 << 20})
+	a := MemberConfig{Path: filepath.Join(t.TempDir(), "a")}
+	cfg.Local.Members = []MemberConfig{a}
+	n := start(t, cfg)
+	want := pattern(8<<20, 3)
+	write(t, n, "v", want, 0)
+	stop(t, n)
+
+	b := MemberConfig{Path: filepath.Join(t.TempDir(), "b"), Allocate: raid.Chunks, Weight: 1}
+	if err := os.WriteFile(b.Path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(b.Path, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Local.Members, cfg.Local.StripeSize = []MemberConfig{b, a}, 64<<10
+	n = start(t, cfg)
+	if !bytes.Equal(content(t, n, "v"), want) {
+		t.Error("other content with a second member")
+	}
+	if r := rebalanced(t, n); r.Error != "" || r.Done != r.Total || r.Total < 8<<20 {
+		t.Errorf("rebalance: %+v", r)
+	}
+	if !bytes.Equal(content(t, n, "v"), want) {
+		t.Error("other content after everything was moved")
+	}
+	copy(want[1<<20:], pattern(3<<20, 9))
+	write(t, n, "v", want[1<<20:4<<20], 1<<20)
+	s, err := n.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Local.Members) != 2 || s.Local.Members[0].Name != a.Path || s.Local.Members[1].Kind != raid.Chunks || s.Local.Members[1].Free > 29<<20 || s.Local.Members[1].Errors > 0 {
+		t.Errorf("members: %+v", s.Local.Members)
+	}
+	if problems, err := n.Check(t.Context()); err != nil || len(problems) > 0 {
+		t.Errorf("check: %v %v", problems, err)
+	}
+	stop(t, n)
+
+	away := b.Path + ".away"
+	if err := os.Rename(b.Path, away); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), cfg, quiet); err == nil || !strings.Contains(err.Error(), b.Path) || !strings.Contains(err.Error(), "volume v, volume w") {
+		t.Errorf("start without a member: %v", err)
+	}
+	if err := os.Rename(away, b.Path); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, cfg)
+	if !bytes.Equal(content(t, n, "v"), want) {
+		t.Error("other content when the member is back")
+	}
+	stop(t, n)
+}
+
+// TestLostCache loses a member that only had copies.
+func TestLostCache(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	a, b := MemberConfig{Path: filepath.Join(t.TempDir(), "a")}, MemberConfig{Path: filepath.Join(t.TempDir(), "b")}
+	cfg.Local.Members = []MemberConfig{a}
+	image := pattern(2<<20, 1)
+	putImage(t, cfg, "i", image)
+	disks(&cfg, DiskConfig{Volume: "v", Image: "i"})
+	n := start(t, cfg)
+	mine := pattern(64<<10, 8)
+	write(t, n, "v", mine, 1<<20)
+	copy(image[1<<20:], mine)
+	stop(t, n)
+	if err := os.RemoveAll(filepath.Join(a.Path, "caches")); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Local.Members = []MemberConfig{a, b}
+	n = start(t, cfg)
+	if !bytes.Equal(content(t, n, "v"), image) {
+		t.Error("other content with a new cache")
+	}
+	stop(t, n)
+	if files, _ := os.ReadDir(filepath.Join(b.Path, "caches")); len(files) == 0 {
+		t.Error("the cache has no part on the new member")
+	}
+	if err := os.RemoveAll(b.Path); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		n = start(t, cfg)
+		if !bytes.Equal(content(t, n, "v"), image) {
+			t.Error("other content without the cache")
+		}
+		stop(t, n)
+	}
+}
+
+// TestRebalanceStops ends with the node.
+func TestRebalanceStops(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	a, b := MemberConfig{Path: filepath.Join(t.TempDir(), "a")}, MemberConfig{Path: filepath.Join(t.TempDir(), "b")}
+	cfg.Local.Members = []MemberConfig{a}
+	disks(&cfg, DiskConfig{Volume: "v", Size: 64 << 20})
+	n := start(t, cfg)
+	want := pattern(4<<20, 5)
+	write(t, n, "v", want, 60<<20)
+	stop(t, n)
+	cfg.Local.Members = []MemberConfig{a, b}
+	for range 3 {
+		n = start(t, cfg)
+		if _, err := n.Rebalance(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stop(t, n)
+		if s, err := n.Rebalance(context.Background()); err != nil || s.Rebalance.Running {
+			t.Errorf("rebalance of a node that has stopped: %+v %v", s.Rebalance, err)
+		}
+	}
+	n = start(t, cfg)
+	if r := rebalanced(t, n); r.Error != "" {
+		t.Error(r.Error)
+	}
+	if !bytes.Equal(content(t, n, "v")[60<<20:], want) {
+		t.Error("other content")
+	}
+	stop(t, n)
+}

@@ -1,0 +1,22 @@
+package raid
+
+// MemberStatus is a member at one moment.
+type MemberStatus struct {
+	Where       string
+	Kind        string
+	Weight      int
+	Total, Free int64  // bytes
+	Errors      uint64 // calls that failed
+	InFlight    int64  // calls that it is busy with
+	Err         error  // why its space is not known
+}
+
+// Members returns the members in their order.
+func (a *Array) Members() (all []MemberStatus) {
+	for _, s := range a.slots {
+		m := MemberStatus{Where: s.where, Kind: s.kind, Weight: s.weight, Errors: s.errors.Load(), InFlight: s.inFlight.Load()}
+		m.Total, m.Free, m.Err = s.Space()
+		all = append(all, m)
+	}
+	return all
+}
