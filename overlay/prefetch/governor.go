@@ -77,6 +77,7 @@ type Governor struct {
 	quick time.Duration // what a quarter of them took less than, of late
 
 	epoch    epoch
+	dull     bool    // the last doubling brought little, which may be chance
 	last     float64 // what the epoch before brought, bytes/s
 	steady   float64 // what cruise brings
 	untilTry int     // epochs of cruise before the next probe
@@ -297,11 +298,13 @@ func (g *Governor) measured(now time.Time, rate float64) {
 				g.window = g.ceiling
 				g.settle(rate)
 			}
-		case rate < 1.25*g.last:
-			g.window /= 2 // the last doubling was for nothing
+		case rate < 1.25*g.last && g.dull:
+			g.window /= 4 // the last two doublings were for nothing
 			g.known = true
-			g.settle(rate)
+			g.settle(max(rate, g.last))
+			g.upNext = true
 		default:
+			g.dull = rate < 1.25*g.last
 			g.window *= 2
 		}
 	case cruise:
@@ -334,14 +337,16 @@ func (g *Governor) measured(now time.Time, rate float64) {
 			g.settle(rate)
 		}
 	}
-	g.last = rate
+	if !g.dull || g.phase != startup {
+		g.last = rate
+	}
 	g.window = min(max(g.window, float64(g.FetchSize())), maxWindow)
 	g.begin(now)
 }
 
 // settle goes to cruise, which brings rate.
 func (g *Governor) settle(rate float64) {
-	g.phase, g.ceiling, g.steady = cruise, 0, rate
+	g.phase, g.ceiling, g.steady, g.dull = cruise, 0, rate, false
 	g.untilTry = 2 + g.rnd.IntN(3)
 }
 

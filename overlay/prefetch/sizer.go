@@ -3,7 +3,7 @@ package prefetch
 import "time"
 
 const (
-	sizeFirst = 32 << 10 // while nothing is known
+	sizeFirst = 16 << 10 // while nothing is known
 	sizeLeast = 16 << 10
 	sizeMost  = 256 << 10
 	sizeSmall = 64 << 10  // a fetch of no more tells the latency
