@@ -491,7 +491,7 @@ func (w *world) drop(id uint64) error {
 		return err
 	}
 	w.layers[id].open = nil
-	if err := w.transact(func(db *meta.DB) error { return db.DeleteLayer(id) }, func(r *records) { delete(r.layers, id) }); err != nil {
+	if err := w.transact(func(db *meta.DB) error { return db.DeleteLayers(id) }, func(r *records) { delete(r.layers, id) }); err != nil {
 		return err
 	}
 	delete(w.layers, id)
