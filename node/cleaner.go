@@ -32,19 +32,19 @@ type cleaner struct {
 	cancel context.CancelFunc // nil: it does not run
 	done   sync.WaitGroup
 
-	retries  map[uint64]*retry // by layer
-	shadowed map[uint64]int64  // what the layer above had when it was last looked at, by layer
+	shadowed map[uint64]int64 // what the layer above had when it was last looked at, by layer
 
 	mu      sync.Mutex
-	job     *CleaningJob // guarded by mu: what is being done
-	merged  uint64       // guarded by mu
-	problem string       // guarded by mu: why the last one failed
+	job     *CleaningJob      // guarded by mu: what is being done
+	merged  uint64            // guarded by mu
+	retries map[uint64]*retry // guarded by mu: what has failed, by layer; 0: removing layers
 }
 
 // retry is when a layer's turn comes again after it failed.
 type retry struct {
-	at   time.Time
-	wait time.Duration
+	at      time.Time
+	wait    time.Duration
+	problem string
 }
 
 const (
@@ -97,34 +97,31 @@ func (n *Node) startCleaner(ctx context.Context) {
 func (n *Node) cleanUp(ctx context.Context) time.Duration {
 	for {
 		j, wait, err := n.nextJob(ctx)
-		if err == nil && j == nil {
+		if err != nil {
+			return n.noteResult(0, err)
+		}
+		if j == nil {
 			return wait
 		}
-		lower := uint64(0)
-		if j != nil {
-			lower = j.lower.dev.ID()
-			err = n.run(ctx, j)
-		}
+		lower := j.lower.dev.ID()
+		err = n.run(ctx, j)
 		if ctx.Err() != nil {
 			return wait
 		}
-		n.clean.noteResult(n, lower, err)
-		if j == nil {
-			return retryMost
-		}
+		n.noteResult(lower, err)
 	}
 }
 
-// noteResult remembers how a job has ended. Errors are logged when they are
-// new, and tried again ever more rarely.
-func (c *cleaner) noteResult(n *Node, lower uint64, err error) {
+// noteResult remembers how a job has ended, and returns when its turn comes
+// again if it failed. Errors are logged when they are new.
+func (n *Node) noteResult(lower uint64, err error) (wait time.Duration) {
+	c := n.clean
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.job = nil
 	if err == nil {
 		delete(c.retries, lower)
-		c.problem = ""
-		return
+		return 0
 	}
 	r := c.retries[lower]
 	if r == nil {
@@ -133,10 +130,11 @@ func (c *cleaner) noteResult(n *Node, lower uint64, err error) {
 	}
 	r.wait = min(max(2*r.wait, retryFirst), retryMost)
 	r.at = time.Now().Add(r.wait)
-	if err.Error() != c.problem {
-		c.problem = err.Error()
+	if text := err.Error(); text != r.problem {
+		r.problem = text
 		n.log.Warn("giving back the space of removed snapshots failed; it is tried again", "layer", lower, "err", err, "again", r.wait)
 	}
+	return r.wait
 }
 
 // job is a pair of layers, of which nobody names the lower one.
@@ -172,8 +170,8 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 			if tree.IsTop(upper.ID) != shadow {
 				continue
 			}
-			if r := c.retries[id]; r != nil && now.Before(r.at) {
-				wait = min(wait, r.at.Sub(now))
+			if left := c.retryIn(id, now); left > 0 {
+				wait = min(wait, left)
 				continue
 			}
 			open := n.mergeJob
@@ -182,8 +180,7 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 			}
 			j, err := open(ctx, tree, tree.Layers[id], upper)
 			if err != nil {
-				c.noteResult(n, id, err)
-				wait = min(wait, retryFirst)
+				wait = min(wait, n.noteResult(id, err))
 				continue
 			}
 			if j != nil {
@@ -194,8 +191,21 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 	return nil, wait, nil
 }
 
-// forget drops what is known of layers that are not there any more.
+// retryIn returns how long a layer that failed is left alone.
+func (c *cleaner) retryIn(id uint64, now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.retries[id]; r != nil {
+		return r.at.Sub(now)
+	}
+	return 0
+}
+
+// forget drops what is known of layers that are not there any more. Removing
+// layers has worked.
 func (c *cleaner) forget(between []uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for id := range c.retries {
 		if !slices.Contains(between, id) {
 			delete(c.retries, id)
@@ -328,7 +338,10 @@ func (n *Node) forgetLayer(gone *overlay.Layer) error {
 func (n *Node) cleaning(tree *meta.Tree) (CleaningStatus, error) {
 	c := n.clean
 	c.mu.Lock()
-	s := CleaningStatus{Merged: c.merged, Problem: c.problem}
+	s := CleaningStatus{Merged: c.merged}
+	for _, id := range slices.Sorted(maps.Keys(c.retries)) {
+		s.Problem = c.retries[id].problem
+	}
 	if c.job != nil {
 		j := *c.job
 		s.Job = &j

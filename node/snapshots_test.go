@@ -547,3 +547,105 @@ func TestCleanerRetries(t *testing.T) {
 	sound(t, n)
 	stop(t, n)
 }
+
+// TestSnapshotUndone cannot make a file: nothing is left, and the volumes go on.
+func TestSnapshotUndone(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	disks(&cfg, DiskConfig{Volume: "a", Size: 1 << 20}, DiskConfig{Volume: "b", Size: 1 << 20})
+	n := start(t, cfg)
+	ctx := t.Context()
+	write(t, n, "a", pattern(64<<10, 1), 0)
+	before := mustTree(t, n)
+	next, err := n.db.NewMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(cfg.DataDir, "local", layerFile(next+2)) // of the second volume
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.CreateSnapshot(ctx, SnapshotSpec{"s", []string{"a", "b"}}); err == nil || !strings.Contains(err.Error(), "snapshot s: ") {
+		t.Errorf("snapshot: %v", err)
+	}
+	os.RemoveAll(inTheWay)
+	if tree := mustTree(t, n); len(tree.Snapshots) != 0 || len(tree.Layers) != len(before.Layers) {
+		t.Errorf("left: %+v", tree)
+	}
+	if files, _ := filepath.Glob(filepath.Join(cfg.DataDir, "local", "layers", "*")); len(files) != 4 {
+		t.Errorf("files %v, want a layer and notes of each volume", files)
+	}
+	sound(t, n)
+	write(t, n, "a", pattern(64<<10, 2), 0)
+	want := content(t, n, "a")
+	snapshot(t, n, "s", "a", "b")
+
+	next, err = n.db.NewMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, n, "a", pattern(64<<10, 3), 32<<10)
+	now := content(t, n, "a")
+	inTheWay = filepath.Join(cfg.DataDir, "local", layerFile(next+2))
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.RollbackSnapshot(ctx, "s", RollbackSpec{}); err == nil || !strings.Contains(err.Error(), "roll back to snapshot s: ") {
+		t.Errorf("rollback: %v", err)
+	}
+	os.RemoveAll(inTheWay)
+	if !bytes.Equal(content(t, n, "a"), now) {
+		t.Error("a rollback that failed has changed a volume")
+	}
+	sound(t, n)
+	if _, err := n.RollbackSnapshot(ctx, "s", RollbackSpec{}); err != nil {
+		t.Error(err)
+	}
+	if !bytes.Equal(content(t, n, "a"), want) {
+		t.Error("rolled back: another content")
+	}
+	stop(t, n)
+}
+
+// TestVolumeFigures adds up what a volume is made of, open and closed.
+func TestVolumeFigures(t *testing.T) {
+	cfg := testConfig(t)
+	putImage(t, cfg, "i", pattern(8<<20, 0))
+	disks(&cfg, DiskConfig{Volume: "v", Image: "i", Size: 10 << 20, Prefetch: "off"})
+	n := start(t, cfg)
+	ctx := t.Context()
+	v, err := n.acquire(ctx, "v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.dev.ReadAt(ctx, make([]byte, 4096), 0), v.dev.Discard(ctx, 6<<20, 1<<20), n.release(v)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, n, "v", pattern(1<<20, 1), 7<<20)
+	snapshot(t, n, "s", "v")
+	write(t, n, "v", pattern(1<<20, 2), 7<<20+512<<10)
+	look := func(n *Node) VolumeStatus {
+		t.Helper()
+		s, err := n.Volume(ctx, "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Written != 1536<<10 || s.Zeroed != 1<<20 || s.Cached < 4096 || s.Cached > 2<<20 || s.Written+s.Zeroed+s.Cached+s.Absent != s.Size {
+			t.Errorf("%+v, want 1.5 MiB written, 1 MiB zeroed, little cached", s)
+		}
+		if len(s.Layers) != 2 || s.Layers[0].Written != 1<<20 || s.Layers[1].Snapshot != "s" || s.Layers[1].Written != 1<<20 || !slices.Equal(s.Snapshots, []string{"s"}) {
+			t.Errorf("%+v", s)
+		}
+		return s
+	}
+	open := look(n)
+	stop(t, n)
+	n, err = Open(ctx, cfg, false, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if closed := look(n); closed.Cached != open.Cached || closed.Absent != open.Absent {
+		t.Errorf("closed: %+v, open: %+v", closed, open)
+	}
+	stop(t, n)
+}
