@@ -232,6 +232,7 @@ func (n *Node) Close(ctx context.Context) error {
 	volumes, layers, images, idle := n.volumes, n.layers, n.images, n.idle
 	n.volumes, n.layers, n.images, n.idle = nil, nil, nil, nil // no volume is opened any more
 	n.mu.Unlock()
+	n.pool.Stop()
 	errs = append(errs, closeAll(maps.Values(volumes), func(v *volume) error { return v.dev.Close() })...)
 	errs = append(errs, closeAll(maps.Values(layers), func(l *layer) error { return l.dev.Close() })...)
 	for _, m := range images {

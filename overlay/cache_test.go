@@ -559,3 +559,24 @@ func TestFailedCopyLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestStoppedPool: what a cache that is closed has held is not taken by another
+// one that is about to be.
+func TestStoppedPool(t *testing.T) {
+	pool := NewPool(4<<20, slog.New(slog.DiscardHandler))
+	a, b := newPooled(t, 8<<20, pool), newPooled(t, 8<<20, pool)
+	for i := range int64(4) {
+		a.want(t, mib(i))
+	}
+	pool.Stop()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t, mib(0))
+	if n := b.Stats().Cached; n != 0 {
+		t.Errorf("%d bytes were kept", n)
+	}
+	if strings.Contains(b.log.String(), "cannot keep") {
+		t.Errorf("the log complains:\n%s", b.log)
+	}
+}

@@ -50,6 +50,7 @@ type Pool struct {
 	caches   []*Cache // guarded by mu
 	reserved int64    // guarded by mu: about to be written
 
+	stopped          atomic.Bool
 	evicted, gaveWay atomic.Int64
 
 	fullLog sparingly
@@ -89,6 +90,10 @@ type victim struct {
 	off   int64
 	used  uint64
 }
+
+// Stop makes the caches keep nothing more. It is called before several are closed:
+// what a closed one holds counts no more, and the others would take its place.
+func (p *Pool) Stop() { p.stopped.Store(true) }
 
 func (p *Pool) join(c *Cache) {
 	p.mu.Lock()
@@ -159,6 +164,9 @@ func (p *Pool) fits(n int64) bool {
 // tells whether others may leave for them. The caller calls release afterwards.
 func (p *Pool) reserve(n int64, evict bool) error {
 	for {
+		if p.stopped.Load() {
+			return block.ErrClosed
+		}
 		pass := p.passes.Load()
 		p.mu.Lock()
 		limit := p.limit()

@@ -281,7 +281,7 @@ func (c *Cache) keep(o *fetch) error {
 	}
 	if err := c.store(o); err != nil {
 		c.counts.dropped.Add(1)
-		if c.keepLog.now() {
+		if !errors.Is(err, block.ErrClosed) && c.keepLog.now() {
 			c.log.Warn("cannot keep a local copy", "image", c.name, "offset", o.r.Off, "bytes", n, "error", err)
 		}
 		return err
