@@ -9,37 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is a disk of the guest: memory of ours, which goes when we do.
-type disk struct{ f *os.File }
-
-type disks []disk
-
-// newDisks makes disks of these sizes.
-func newDisks(sizes []int64) (made disks, err error) {
-	for i, size := range sizes {
-		fd, err := unix.MemfdCreate(fmt.Sprintf("disk%d", i), unix.MFD_CLOEXEC)
-		if err != nil {
-			made.close()
-			return nil, os.NewSyscallError("memfd_create", err)
-		}
-		d := disk{os.NewFile(uintptr(fd), "disk of the guest")}
-		made = append(made, d)
-		if err := d.f.Truncate(size); err != nil {
-			made.close()
-			return nil, err
-		}
+// NewDisk returns a disk for Options.Disks: memory of ours that goes when it is
+// closed, or when we end.
+func NewDisk(size int64) (*os.File, error) {
+	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	return made, nil
+	f := os.NewFile(uintptr(fd), "disk of the guest")
+	if err := f.Truncate(size); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
-// path returns the name by which another process can open the disk.
-func (d disk) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.f.Fd()) }
-
-func (d disks) close() {
-	for _, d := range d {
-		d.f.Close()
-	}
-}
+// diskPath returns the name by which another process can open a file of ours.
+func diskPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 
 // copyFile copies a file, with the right to run it.
 func copyFile(to, from string) (err error) {

@@ -44,7 +44,7 @@ type Options struct {
 	Serve   []string          // another server instead, to compare: its command line
 	Alone   bool              // no server at all
 	Host    map[string]string // put into the folder that the script has on /host: name -> file
-	Disks   []int64           // sizes of disks, /dev/ubda and so on, that are in the host's memory
+	Disks   []*os.File        // what are /dev/ubda, /dev/ubdb and so on; see NewDisk
 	Env     map[string]string // of the script
 	Memory  int               // of the guest in MiB; 0: 512
 	Timeout time.Duration     // for all; 0: three minutes
@@ -98,11 +98,6 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 			return r, err
 		}
 	}
-	disks, err := newDisks(o.Disks)
-	if err != nil {
-		return r, err
-	}
-	defer disks.close()
 	if !o.Alone {
 		if err := h.server.start(ctx); err != nil {
 			return r, err
@@ -120,7 +115,7 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 	}
 	begin := time.Now()
 	m := &machine{
-		ns: h.ns, img: img, dir: r.Dir, memory: o.Memory, disks: disks, shell: o.Shell, env: env,
+		ns: h.ns, img: img, dir: r.Dir, memory: o.Memory, disks: o.Disks, shell: o.Shell, env: env,
 		output: io.MultiWriter(output, o.Output),
 		ask:    func(words []string) (string, error) { return h.ask(ctx, words) },
 		ready:  func() { logf("%s; up after %.1f s", img.Summary(), time.Since(begin).Seconds()) },

@@ -35,7 +35,7 @@ type machine struct {
 	img    image.Image
 	dir    string // of the run; the guest has it on /host
 	memory int    // MiB
-	disks  disks
+	disks  []*os.File
 	shell  bool // instead of a script, on our terminal
 	env    map[string]string
 	output io.Writer
@@ -178,7 +178,7 @@ func (m *machine) arguments() []string {
 		"con=null", "con0=null,fd:2", "ssl=null", "ssl0=fd:3,fd:4", "ssl1=fd:5,fd:6",
 	}
 	for i, d := range m.disks {
-		args = append(args, fmt.Sprintf("ubd%d=%s", i, d.path()))
+		args = append(args, fmt.Sprintf("ubd%d=%s", i, diskPath(d)))
 	}
 	if m.shell {
 		args = append(args, "con1=fd:0,fd:1")

@@ -11,10 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
-	cutPoints = flag.Int("guest.points", 20, "at how many `points` TestPowerCut cuts the power of ext4, and at half as many that of XFS")
+	cutPoints = flag.Int("guest.points", 16, "at how many `points` TestPowerCut cuts the power of ext4, and at half as many that of XFS")
 	cutSeed   = flag.Uint64("guest.seed", 0, "of the random `numbers` of TestPowerCut; 0: others each time")
 )
 
@@ -48,10 +49,20 @@ func powerCut(t *testing.T, program, server, fs string, points int, status strin
 		"udevadm control --exit # nobody is to look at the devices\n"+
 		"/host/powercut -server /host/skylun -fs %s -points %d %s || status=$?\n"+
 		"[ $status = %s ] || fail \"status $status\"\n", fs, points, seedFlag(), status)
+	var disks []*os.File
+	for _, size := range []int64{size, 1 << 30, size, 96 << 20} { // what powercut wants them for is in its main.go
+		d, err := NewDisk(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		disks = append(disks, d)
+	}
 	Run(t, script, Options{
-		Alone: true,
-		Host:  map[string]string{"powercut": program, "skylun": server},
-		Disks: []int64{size, 1 << 30, size, 96 << 20}, // what powercut wants them for is in its main.go
+		Alone:   true,
+		Timeout: 5*time.Minute + time.Duration(points)*10*time.Second,
+		Host:    map[string]string{"powercut": program, "skylun": server},
+		Disks:   disks,
 	})
 }
 

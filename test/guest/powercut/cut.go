@@ -2,10 +2,14 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+
+	"skylun/test/guest/dmlog"
 )
 
 // chunk is the largest piece that a write reaches the disk in as a whole.
@@ -15,17 +19,18 @@ const chunk = 4096
 // other.
 type replay struct {
 	record  *os.File
-	entries []entry
+	entries []dmlog.Entry
 	disk    *os.File // as of the last flush before the point
 	done    int      // entries that are on it
 }
 
-// points chooses at which entries the power is cut, in ascending order: after
-// half of them a promise has just been made, the others are anywhere.
-func points(entries []entry, n int, random *rand.Rand) []int {
+// points chooses at which entries the power is cut, in ascending order: some come
+// before the first promise, when the first server makes what is not there yet; after
+// half of them a promise has just been made; the others are anywhere.
+func points(entries []dmlog.Entry, n int, random *rand.Rand) []int {
 	var marks []int
 	for i, e := range entries {
-		if e.flags&flagMark != 0 {
+		if e.Mark != "" {
 			marks = append(marks, i)
 		}
 	}
@@ -34,19 +39,18 @@ func points(entries []entry, n int, random *rand.Rand) []int {
 		if len(chosen) == min(n, len(entries)) {
 			break
 		}
-		if p := random.IntN(len(entries)); random.IntN(2) == 0 || len(marks) == 0 {
-			chosen[p] = true
-		} else {
-			chosen[marks[p%len(marks)]] = true
+		switch kind := random.IntN(10); {
+		case len(marks) == 0:
+			return nil
+		case kind < 2:
+			chosen[random.IntN(marks[0]+1)] = true
+		case kind < 7:
+			chosen[marks[random.IntN(len(marks))]] = true
+		default:
+			chosen[random.IntN(len(entries))] = true
 		}
 	}
-	var all []int
-	for i := range entries {
-		if chosen[i] {
-			all = append(all, i)
-		}
-	}
-	return all
+	return slices.Sorted(maps.Keys(chosen))
 }
 
 // to brings the disk to what it was when entry point had happened, or perhaps had:
@@ -55,12 +59,12 @@ func points(entries []entry, n int, random *rand.Rand) []int {
 func (r *replay) to(point int, random *rand.Rand, top func() (*os.File, error)) error {
 	safe := r.done
 	for i := r.done; i <= point; i++ {
-		if r.entries[i].flush() {
+		if r.entries[i].Flush() {
 			safe = i + 1
 		}
 	}
 	for _, e := range r.entries[r.done:safe] {
-		if err := e.apply(r.disk, r.record, 0, e.n); err != nil {
+		if err := r.apply(e, r.disk, 0, e.N); err != nil {
 			return err
 		}
 	}
@@ -75,20 +79,30 @@ func (r *replay) to(point int, random *rand.Rand, top func() (*os.File, error)) 
 	defer over.Close()
 	all := random.IntN(2) == 0
 	for _, e := range r.entries[safe : point+1] {
-		for off := int64(0); off < e.n; off += chunk {
-			n := min(chunk, e.n-off)
-			if !e.durable() && !all && random.IntN(2) == 0 {
+		for off := int64(0); off < e.N; off += chunk {
+			n := min(chunk, e.N-off)
+			if !e.Durable() && !all && random.IntN(2) == 0 {
 				if random.IntN(2) == 0 { // none of it, or not this piece
 					break
 				}
 				continue
 			}
-			if err := e.apply(over, r.record, off, n); err != nil {
+			if err := r.apply(e, over, off, n); err != nil {
 				return err
 			}
 		}
 	}
 	return over.Sync()
+}
+
+// apply does to a disk what the part [off, off+n) of an entry did.
+func (r *replay) apply(e dmlog.Entry, to *os.File, off, n int64) error {
+	p := make([]byte, n)
+	if err := e.ReadAt(r.record, p, off); err != nil {
+		return err
+	}
+	_, err := to.WriteAt(p, e.Off+off)
+	return err
 }
 
 // command runs a program that says nothing unless it fails.

@@ -27,6 +27,10 @@
 // write or a later one, never an older one or a mixture. After another start it
 // holds the same.
 //
+// Snapshots of both volumes are taken and removed meanwhile. Each holds, for every
+// sector, what was answered before it was asked for or something later, and nothing
+// that was sent after it was there.
+//
 // The system that serves after a cut must not take itself for the one that wrote
 // before: it gets another boot id.
 package main

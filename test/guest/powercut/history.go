@@ -40,7 +40,7 @@ type history struct {
 
 	mu       sync.Mutex
 	sent     [][]change // guarded by mu: by sector
-	answered []change   // guarded by mu
+	answered []change   // guarded by mu, as they came
 }
 
 func newHistory(lun int, sectors int64, image bool) *history {
@@ -71,12 +71,15 @@ func (h *history) soFar() int {
 	return len(h.answered)
 }
 
-// promise is that changes of a volume are durable: the first n answered ones,
-// and some others.
+// promise is that changes of a volume are durable, the first n answered ones and
+// some others, or that a snapshot is there, may be gone, or is gone.
 type promise struct {
 	h     *history
 	first int
 	also  []change
+
+	snapshot    *snapshot
+	there, gone bool
 }
 
 // promises are those of all volumes, in the order in which they were marked.
@@ -103,12 +106,15 @@ type least struct {
 	h     *history
 	first int // answered changes that are in it
 	write []uint32
+	most  []uint32 // of a snapshot: the last write that may be in it; nil: any
 }
 
 func newLeast(h *history) *least { return &least{h: h, write: make([]uint32, len(h.sent))} }
 
 // add adds what a promise says.
 func (l *least) add(p promise) {
+	p.h.mu.Lock()
+	defer p.h.mu.Unlock()
 	for _, c := range p.h.answered[min(l.first, p.first):p.first] {
 		l.write[c.sector] = max(l.write[c.sector], c.write)
 	}
@@ -118,14 +124,44 @@ func (l *least) add(p promise) {
 	}
 }
 
+// limit forbids what has not been sent yet.
+func (l *least) limit() {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	l.most = make([]uint32, len(l.write))
+	for sector, sent := range l.h.sent {
+		if n := len(sent); n > 0 {
+			l.most[sector] = sent[n-1].write
+		}
+	}
+}
+
+// allows tells whether a sector may hold that write.
+func (l *least) allows(sector int64, write uint32) bool {
+	return write >= l.write[sector] && (l.most == nil || write <= l.most[sector])
+}
+
+// checkAll tells what is wrong with the content of a volume, or nothing.
+func (l *least) checkAll(p []byte) error {
+	if len(p) != len(l.write)*sectorSize {
+		return fmt.Errorf("%d bytes", len(p))
+	}
+	for sector := range l.write {
+		if wrong := l.check(int64(sector), p[sector*sectorSize:][:sectorSize]); wrong != "" {
+			return fmt.Errorf("sector %d: %s", sector, wrong)
+		}
+	}
+	return nil
+}
+
 // check tells what is wrong with the content of a sector, or nothing.
 func (l *least) check(sector int64, got []byte) string {
 	h, write := l.h, l.write[sector]
 	if len(bytes.Trim(got, "\x00")) == 0 {
-		if write == 0 && !h.image || slices.ContainsFunc(h.sent[sector], func(c change) bool { return c.zero && c.write >= write }) {
+		if write == 0 && !h.image || slices.ContainsFunc(h.sent[sector], func(c change) bool { return c.zero && l.allows(sector, c.write) }) {
 			return ""
 		}
-		return fmt.Sprintf("zeros, but write %d was durable", write)
+		return fmt.Sprintf("zeros, but write %d was there before", write)
 	}
 	has := binary.BigEndian.Uint32(got[4:])
 	var want [sectorSize]byte
@@ -133,9 +169,11 @@ func (l *least) check(sector int64, got []byte) string {
 	known := has == 0 && h.image || slices.ContainsFunc(h.sent[sector], func(c change) bool { return c.write == has && !c.zero })
 	switch {
 	case !known || !bytes.Equal(got, want[:]):
-		return fmt.Sprintf("no content that was ever written there, but % x..., and write %d was durable", got[:16], write)
+		return fmt.Sprintf("no content that was ever written there, but % x..., and write %d was there before", got[:16], write)
 	case has < write:
-		return fmt.Sprintf("write %d, but write %d was durable", has, write)
+		return fmt.Sprintf("write %d, but write %d was there before", has, write)
+	case !l.allows(sector, has):
+		return fmt.Sprintf("write %d, which was sent later", has)
 	}
 	return ""
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"skylun/test/initiator"
 )
@@ -16,14 +17,15 @@ type load struct {
 	promises *promises
 	ops      int // by each worker, each time
 	workers  []*worker
+	keeper   *keeper
 }
 
 // workersPerVolume is how many initiators use a volume at once. Each has a part
 // of it to itself, so nobody else writes a sector while it does.
 const workersPerVolume = 2
 
-func newLoad(volumes []*history, promises *promises, ops int, seed uint64) *load {
-	l := &load{promises: promises, ops: ops}
+func newLoad(s *server, volumes []*history, promises *promises, ops int, seed uint64) *load {
+	l := &load{promises: promises, ops: ops, keeper: &keeper{server: s, volumes: volumes, promises: promises}}
 	for i := range workersPerVolume * len(volumes) {
 		h := volumes[i%len(volumes)]
 		size := int64(len(h.sent)) / workersPerVolume
@@ -39,10 +41,11 @@ func newLoad(volumes []*history, promises *promises, ops int, seed uint64) *load
 	return l
 }
 
-// run has all workers log in and do their operations.
+// run has all workers log in and do their operations, and snapshots taken.
 func (l *load) run() error {
-	errs := make([]error, len(l.workers))
+	errs := make([]error, len(l.workers)+1)
 	var wg sync.WaitGroup
+	wg.Go(func() { errs[len(l.workers)] = l.keeper.run() })
 	for i, w := range l.workers {
 		wg.Go(func() {
 			if err := w.run(byte(i)); err != nil {
@@ -222,7 +225,7 @@ func login(id byte) (*initiator.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.ISID[5] = id
+	c.ISID[5], c.Timeout = id, time.Minute // a busy guest is slow
 	if _, err := c.Login(initiator.Options{Initiator: "iqn.2026-11.io.skylun:powercut", Target: targetName}); err != nil {
 		c.Close()
 		return nil, err

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"skylun/test/guest/dmlog"
 )
 
 // Exit status: 0 when all is as it has to be, failed when something is lost, 1
@@ -21,7 +23,7 @@ import (
 const failed = 3
 
 func main() {
-	r := run{server: &server{}}
+	r := run{server: &server{data: filepath.Join(mountPoint, "data")}}
 	flag.StringVar(&r.server.binary, "server", "", "the server's `binary`")
 	flag.StringVar(&r.server.work, "work", "/run/powercut", "`directory` for what no cut reaches")
 	flag.StringVar(&r.system, "fs", "ext4", "`file system`: ext4 or xfs")
@@ -81,7 +83,7 @@ func (r *run) all() error {
 			return err
 		}
 	}
-	if err := r.server.configure(filepath.Join(mountPoint, "data"), volumeSize); err != nil {
+	if err := r.server.configure(volumeSize); err != nil {
 		return err
 	}
 	begin := time.Now()
@@ -118,7 +120,7 @@ func (r *run) record() error {
 	for lun := range luns {
 		r.volumes = append(r.volumes, newHistory(lun, volumeSize/sectorSize, lun == overlay))
 	}
-	l := newLoad(r.volumes, &r.promises, r.ops, r.seed)
+	l := newLoad(r.server, r.volumes, &r.promises, r.ops, r.seed)
 	for range 2 { // the second server finds what one left that was killed
 		if err := r.server.start(); err != nil {
 			return err
@@ -183,13 +185,13 @@ func (r *run) cuts(begin time.Time) error {
 		return err
 	}
 	defer f.Close()
-	entries, err := readRecord(f)
+	entries, err := dmlog.Read(f)
 	if err != nil {
 		return err
 	}
 	marked := 0
 	for _, e := range entries {
-		if strings.HasPrefix(e.mark, promiseMark) {
+		if strings.HasPrefix(e.Mark, promiseMark) {
 			marked++
 		}
 	}
@@ -203,22 +205,21 @@ func (r *run) cuts(begin time.Time) error {
 	defer disk.Close()
 	random := rand.New(rand.NewPCG(r.seed, 1<<32))
 	replay := &replay{record: f, entries: entries, disk: disk}
-	var all []*least
+	var all expected
 	for _, h := range r.volumes {
-		all = append(all, newLeast(h))
+		all.volumes = append(all.volumes, newLeast(h))
 	}
 	made, marks := 0, 0
 	chosen := points(entries, r.points, random)
 	for i, point := range chosen {
 		for ; marks <= point; marks++ { // what was promised before it
 			var n int
-			if _, err := fmt.Sscanf(entries[marks].mark, promiseMark+"%d", &n); err == nil {
-				p := r.promises.made[n-1]
-				all[p.h.lun].add(p)
+			if _, err := fmt.Sscanf(entries[marks].Mark, promiseMark+"%d", &n); err == nil {
+				all.add(r.promises.made[n-1])
 				made = n
 			}
 		}
-		if err := r.cut(replay, point, all, random, i%4 == 0); err != nil {
+		if err := r.cut(replay, point, &all, random, i%4 == 0); err != nil {
 			return fmt.Errorf("cut at entry %d of %d, %d promises made: %w", point, len(entries), made, err)
 		}
 	}
@@ -230,7 +231,7 @@ func (r *run) cuts(begin time.Time) error {
 }
 
 // cut looks at what a cut at one point leaves.
-func (r *run) cut(replay *replay, point int, all []*least, random *rand.Rand, twice bool) error {
+func (r *run) cut(replay *replay, point int, all *expected, random *rand.Rand, twice bool) error {
 	device := mapper("cut")
 	err := replay.to(point, random, func() (*os.File, error) {
 		if err := device.create(r.sectors, "snapshot", again, above, "N", "8"); err != nil {
@@ -256,25 +257,50 @@ func (r *run) cut(replay *replay, point int, all []*least, random *rand.Rand, tw
 	return errors.Join(err, os.NewSyscallError("umount", unix.Unmount(bootID, 0)), unmount(), device.remove())
 }
 
+// expected is what has to be there after a cut.
+type expected struct {
+	volumes   []*least
+	snapshots snapshots
+}
+
+// add adds what a promise says.
+func (e *expected) add(p promise) {
+	if p.snapshot != nil {
+		e.snapshots.add(p)
+	} else {
+		e.volumes[p.h.lun].add(p)
+	}
+}
+
 // serve serves what is mounted and compares it with what it has to be; with
-// twice set, a second server has to say the same, and checks it before.
-func (r *run) serve(all []*least, twice bool) error {
+// twice set, so are the snapshots, and a second server has to say the same, after
+// a check.
+func (r *run) serve(all *expected, twice bool) error {
 	if err := r.server.start(); err != nil {
 		return lostError{err.Error()}
 	}
-	first, err := r.compare(all)
-	if err = errors.Join(err, r.server.kill()); err != nil || !twice {
+	first, err := r.compare(all.volumes)
+	if err == nil && twice {
+		err = all.snapshots.check(r.server)
+	}
+	if err != nil {
+		return r.server.with(errors.Join(err, r.server.kill()))
+	}
+	if err := r.server.kill(); err != nil || !twice {
 		return err
 	}
-	if err := r.server.run("check"); err != nil {
+	if _, err := r.server.run("check"); err != nil {
 		return lostError{err.Error()}
 	}
 	if err := r.server.start(); err != nil {
 		return lostError{err.Error()}
 	}
-	second, err := r.compare(all)
-	if err = errors.Join(err, r.server.stop()); err != nil {
-		return err
+	second, err := r.compare(all.volumes)
+	if err != nil {
+		return r.server.with(errors.Join(err, r.server.kill()))
+	}
+	if err := r.server.stop(); err != nil {
+		return lostError{err.Error()}
 	}
 	for lun := range first {
 		if !bytes.Equal(first[lun], second[lun]) {
@@ -302,10 +328,8 @@ func (r *run) compare(all []*least) (content [][]byte, err error) {
 			}
 			p = append(p, got...)
 		}
-		for sector := range l.write {
-			if wrong := l.check(int64(sector), p[sector*sectorSize:][:sectorSize]); wrong != "" {
-				return nil, lostError{fmt.Sprintf("LUN %d, sector %d: %s", l.h.lun, sector, wrong)}
-			}
+		if err := l.checkAll(p); err != nil {
+			return nil, lostError{fmt.Sprintf("LUN %d: %v", l.h.lun, err)}
 		}
 		content = append(content, p)
 	}

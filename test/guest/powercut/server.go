@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,7 @@ const (
 type server struct {
 	binary string
 	work   string // a directory that no cut reaches: configuration, logs, the blob store
+	data   string // its data_dir
 
 	process *os.Process
 	exited  chan error
@@ -30,7 +32,7 @@ type server struct {
 
 // configure writes the configuration and makes the image: sectors that say that
 // nobody has written them yet.
-func (s *server) configure(data string, volume int64) error {
+func (s *server) configure(volume int64) error {
 	config := fmt.Sprintf(`data_dir: %s
 local: {low_space: 0}
 blobstore: {url: "file:%s/blobs"}
@@ -40,7 +42,7 @@ targets:
     luns:
       - {lun: %d, disk: {volume: blank, size: %d}}
       - {lun: %d, disk: {volume: overlay, image: image}}
-`, data, s.work, portal, targetName, blank, volume, overlay)
+`, s.data, s.work, portal, targetName, blank, volume, overlay)
 	if err := os.WriteFile(s.config(), []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -52,21 +54,22 @@ targets:
 	if err := os.WriteFile(file, image, 0o600); err != nil {
 		return err
 	}
-	return s.run("image", "import", file, "image")
+	_, err := s.run("image", "import", file, "image")
+	return err
 }
 
 func (s *server) config() string { return filepath.Join(s.work, "config.yaml") }
 
-// run runs a command of the binary.
-func (s *server) run(args ...string) error {
+// run runs a command of the binary and returns what it prints.
+func (s *server) run(args ...string) ([]byte, error) {
 	out, err := exec.Command(s.binary, append(args, "-c", s.config())...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("skylun %s: %w\n%s", args[0], err, out)
+		return nil, fmt.Errorf("skylun %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
-	return nil
+	return out, nil
 }
 
-// start starts the server and returns when it listens.
+// start starts the server and returns when it listens to initiators and commands.
 func (s *server) start() error {
 	log, err := os.Create(s.logFile())
 	if err != nil {
@@ -81,19 +84,24 @@ func (s *server) start() error {
 	s.process, s.exited = cmd.Process, make(chan error, 1)
 	go func() { s.exited <- cmd.Wait() }()
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		conn, err := net.Dial("tcp", portal)
-		if err == nil {
-			return conn.Close()
+		// the socket first: a portal takes few connections that do not log in
+		if listens("unix", filepath.Join(s.data, "skylun.sock")) && listens("tcp", portal) {
+			return nil
 		}
 		select {
 		case err := <-s.exited:
 			return s.with(fmt.Errorf("the server ended: %w", err))
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
 			return s.with(errors.Join(errors.New("the server does not listen"), s.kill()))
 		}
 	}
+}
+
+func listens(network, addr string) bool {
+	conn, err := net.Dial(network, addr)
+	return err == nil && conn.Close() == nil
 }
 
 // stop ends the server as users do.
