@@ -34,6 +34,11 @@
 // writes, both mixed with reads, large transfers, and flushes after scattered
 // writes.
 //
+// The rows of small files compare an overlay with a qcow2 file that qemu-nbd serves:
+// a guest makes small files on ext4 and syncs each, what it does to its disk is
+// recorded, and then done again on both, on a fresh overlay each time. They need
+// root and what test/guest needs.
+//
 // A row may also be a contest: it starts what it compares itself and has nothing
 // to do with the servers of the other rows. Rows are in files by what they are
 // compared with; rows.go puts them together.

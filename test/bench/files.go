@@ -67,6 +67,27 @@ func warm(dir string, size int64) error {
 	return nil
 }
 
+// copyData copies the data of a file to another one that is all zeros.
+func copyData(to *os.File, name string) error {
+	from, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	for end := int64(0); ; {
+		off, err := unix.Seek(int(from.Fd()), end, unix.SEEK_DATA)
+		if err != nil {
+			return nil // ENXIO: no more data
+		}
+		if end, err = unix.Seek(int(from.Fd()), off, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(to, off), io.NewSectionReader(from, off, end-off)); err != nil {
+			return err
+		}
+	}
+}
+
 // settle drops the files below path from the page cache and reads their data
 // back in one sweep, so that all sides' pages got there the same way.
 func settle(path string) error {

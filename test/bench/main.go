@@ -19,6 +19,8 @@ func main() {
 		err = loadMain(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 	case len(os.Args) == 5 && os.Args[1] == "plain":
 		err = plainMain(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 6 && os.Args[1] == "files":
+		err = smallFilesMain(os.Args[2:])
 	default:
 		err = benchMain()
 	}

@@ -37,7 +37,7 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 	case client == "libiscsi":
 		run = func(int) (result, error) { return l.iscsiPerf(ctx, url) }
 	}
-	unix.Sync() // what earlier turns wrote is not written back during this one
+	syncAll()
 	before, err := s.cpu()
 	if err != nil {
 		return result{}, err
@@ -50,6 +50,10 @@ func (l load) measure(ctx context.Context, s *side, u unit, client string, size 
 	r.CPU = after - before
 	return r, err
 }
+
+// syncAll has all files written back, so that what earlier turns wrote is not
+// written back during the next.
+func syncAll() { unix.Sync() }
 
 // together runs n clients at once and returns what they did in sum, over the
 // time of the longest.

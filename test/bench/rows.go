@@ -34,7 +34,7 @@ const kib = 1 << 10
 
 // rows are the comparisons, in the order of the table. Times are filled in
 // from the flags.
-var rows = slices.Concat(tgtdRows, plainRows, memberRows, stripedRows)
+var rows = slices.Concat(tgtdRows, plainRows, memberRows, stripedRows, filesRows)
 
 // freshUnits is how many unwritten units a side needs for all turns, and
 // freshBytes is how much is written to them.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -22,8 +23,11 @@ const iqnDigests = iqn + "-digests"
 // A side is a running server with a set of logical units, all of the same
 // size.
 type side struct {
-	name  string
-	addr  string
+	name string
+	addr string
+
+	network string // of addr, "": TCP
+
 	lun   map[unit]int // the first logical unit of each kind
 	fresh int          // how many units of kind freshUnit are left
 	cmd   *exec.Cmd
@@ -57,7 +61,7 @@ func (s *side) start(dir string, cmd *exec.Cmd) error {
 		return err
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.addr)
+		conn, err := net.Dial(cmp.Or(s.network, "tcp"), s.addr)
 		if err == nil {
 			conn.Close()
 			return nil
