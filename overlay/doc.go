@@ -73,6 +73,22 @@
 // rotted, cannot be read or was lost by a failed sync is fetched again, and a
 // read fails rather than show it when the store cannot be reached.
 //
+// # Before anybody reads
+//
+// A fetch is for a reader who waits, for a stream of which more will be read
+// (ahead.go), or for nobody, to have all of the image (prefetcher.go). They share
+// the list of fetches, so nothing is fetched twice; the latter two have limits of
+// their own and are sent at once or not at all, so readers find fetches free.
+// What is fetched and when is decided in package prefetch, which knows nothing but
+// what it is told: who waits, what came in and how long it took.
+//
+//	follower  one for each volume and disc: streams, what was read first
+//	prefetched  one for each cache: the order in which it is filled
+//	Prefetcher  one for a node: the governor, turns, errors
+//
+// Readers take the Prefetcher's lock when they begin and end to wait for the
+// store, and no lock otherwise.
+//
 // # What is read first
 //
 // A Trace notes which blocks of an image are read, in the order of first reads,
