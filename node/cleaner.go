@@ -137,14 +137,13 @@ func (n *Node) noteResult(lower uint64, err error) (wait time.Duration) {
 	return r.wait
 }
 
-// job is a pair of layers, of which nobody names the lower one.
+// job is a pair of layers, of which nobody names the lower one. Both have one
+// user for the job.
 type job struct {
 	lower, upper *layer
 
-	// To merge, the layers have one user each for the job.
-
 	// To give back what is hidden: the volume that writes to upper, with one
-	// user for the job, and what upper had when the job was made.
+	// user for the job, and what upper had when the job was made. nil: to merge.
 	top   *volume
 	owned int64
 }
@@ -245,8 +244,11 @@ func (n *Node) shadowJob(ctx context.Context, tree *meta.Tree, lower, upper meta
 		return nil, err
 	}
 	v.cleaning = true
+	j := &job{lower: v.layers[len(v.layers)-2], upper: v.layers[len(v.layers)-1], top: v, owned: owned}
+	j.lower.users++ // the volume may be rolled back meanwhile
+	j.upper.users++
 	n.clean.begin(CleaningJob{Lower: lower.ID, Upper: upper.ID, Hidden: true})
-	return &job{lower: v.layers[len(v.layers)-2], upper: v.layers[len(v.layers)-1], top: v, owned: owned}, nil
+	return j, nil
 }
 
 func (c *cleaner) begin(j CleaningJob) {
@@ -269,7 +271,7 @@ func (n *Node) run(ctx context.Context, j *job) error {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	j.top.cleaning = false
-	return errors.Join(err, n.unuse(j.top))
+	return errors.Join(err, n.unuse(j.top), n.releaseLayers([]*layer{j.lower, j.upper}))
 }
 
 func (n *Node) merge(ctx context.Context, j *job) (err error) {

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"bytes"
+	"testing"
+)
+
+// TestCleanerOvertaken changes what the cleaner works on between its decision
+// and its work: volumes are rolled back, removed and opened, snapshots removed.
+func TestCleanerOvertaken(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remove string // the snapshot whose layer the cleaner takes
+		hidden bool   // it gives back what the volume hides
+		change func(t *testing.T, n *Node)
+	}{
+		{"rolled back below a top", "c", true, func(t *testing.T, n *Node) { mustRollBack(t, n, "a") }},
+		{"removed below a top", "c", true, func(t *testing.T, n *Node) { mustDelete(t, n, "w") }},
+		{"snapshot above a top", "c", true, func(t *testing.T, n *Node) { snapshot(t, n, "d", "w") }},
+		{"rolled back below a merge", "b", false, func(t *testing.T, n *Node) { mustRollBack(t, n, "a") }},
+		{"removed above a merge", "b", false, func(t *testing.T, n *Node) { mustDelete(t, n, "w") }},
+		{"snapshot removed above a merge", "b", false, func(t *testing.T, n *Node) {
+			if err := n.DeleteSnapshot(t.Context(), "c"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"nothing of it needed", "b", false, func(t *testing.T, n *Node) {
+			mustRollBack(t, n, "a")
+			if err := n.DeleteSnapshot(t.Context(), "c"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"cloned above a merge", "b", false, func(t *testing.T, n *Node) {
+			if _, err := n.CreateVolume(t.Context(), VolumeSpec{Name: "x", Snapshot: "c"}); err != nil {
+				t.Fatal(err)
+			}
+			write(t, n, "x", pattern(4096, 9), 0)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			n, err := Open(t.Context(), cfg, true, quiet) // the test is its cleaner
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx := t.Context()
+			mustCreate(t, n, "w")
+			want := map[string][]byte{}
+			for i, name := range []string{"a", "b", "c"} {
+				write(t, n, "w", pattern(256<<10, byte(i)), int64(i)*128<<10)
+				snapshot(t, n, name, "w")
+				want[name] = content(t, n, "w")
+			}
+			write(t, n, "w", pattern(512<<10, 8), 0)
+			if err := n.DeleteSnapshot(ctx, c.remove); err != nil {
+				t.Fatal(err)
+			}
+			delete(want, c.remove)
+			v, err := n.acquire(ctx, "w") // it is in use
+			if err != nil {
+				t.Fatal(err)
+			}
+			j, _, err := n.nextJob(ctx)
+			if err != nil || j == nil || (j.top != nil) != c.hidden {
+				t.Fatalf("%+v %v", j, err)
+			}
+			if err := n.release(v); err != nil {
+				t.Fatal(err)
+			}
+			c.change(t, n)
+			if err := n.run(ctx, j); err != nil {
+				t.Error(err)
+			}
+			for {
+				j, _, err := n.nextJob(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if j == nil {
+					break
+				}
+				if err := n.run(ctx, j); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sound(t, n)
+			list, err := n.Snapshots(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range list {
+				if p := want[s.Name]; p != nil && !bytes.Equal(snapshotContent(t, n, s.Name), p) {
+					t.Errorf("snapshot %s is not what it was", s.Name)
+				}
+			}
+			if len(n.layers) > 0 || len(n.volumes) > 0 {
+				t.Errorf("left open: %d layers, %d volumes", len(n.layers), len(n.volumes))
+			}
+			stop(t, n)
+		})
+	}
+}
+
+func mustRollBack(t *testing.T, n *Node, name string) {
+	t.Helper()
+	if _, err := n.RollbackSnapshot(t.Context(), name, RollbackSpec{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustDelete(t *testing.T, n *Node, volume string) {
+	t.Helper()
+	if err := n.DeleteVolume(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
+}
