@@ -98,6 +98,10 @@ func metricsText(s node.Status) []byte {
 	members("member_errors_total", "counter", "Calls of it that failed.", func(m node.MemberStatus) any { return m.Errors })
 	members("member_queue_depth", "gauge", "Calls that it is busy with.", func(m node.MemberStatus) any { return m.QueueDepth })
 	one("rebalance_left_bytes", "gauge", "Bytes that a rebalancing has still to look at.", s.Local.Rebalance.Total-s.Local.Rebalance.Done)
+	volumes("volume_far_bytes", "gauge", "Bytes that only the store has.", func(v node.VolumeStatus) any { return v.Far })
+	volumes("volume_hits_total", "counter", "Reads of its image answered locally.", func(v node.VolumeStatus) any { return v.Hits })
+	volumes("volume_misses_total", "counter", "Reads of its image that waited for the store.", func(v node.VolumeStatus) any { return v.Misses })
+	volumes("volume_shared_bytes_total", "counter", "Bytes not fetched again because another disk of its image had them fetched.", func(v node.VolumeStatus) any { return v.Shared })
 
 	caches := func(name, kind, help string, f func(node.CacheStatus) any) {
 		metric(name, kind, help)

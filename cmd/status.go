@@ -108,11 +108,11 @@ func statusText(t *table, s node.Status, now time.Time) {
 	}
 	if uses := imageUses(s); len(uses) > 0 {
 		t.row()
-		t.row("DISK", "IMAGE", "LOCAL", "PREFETCH", "STATE", "RATE", "LEFT", "AHEAD", "USED", "SHARED", "WHY")
+		t.row("DISK", "IMAGE", "LOCAL", "HITS", "MISSES", "SHARED", "PREFETCH", "STATE", "RATE", "LEFT", "AHEAD", "USED", "WHY")
 		for _, u := range uses {
 			p := u.cache.Prefetch
-			t.row(u.disk, u.cache.Image, node.Percent(u.cache.Local()), p.Strategy, p.State, rate(p.Rate), left(p.Left),
-				node.Size(p.Filled+p.Ahead).Human(), node.Size(p.Used).Human(), node.Size(p.Shared).Human(), cmp.Or(p.Reason, "-"))
+			t.row(u.disk, u.cache.Image, node.Percent(u.local), u.hits, u.misses, node.Size(u.shared).Human(), u.strategy, p.State, rate(p.Rate), left(p.Left),
+				node.Size(p.Filled+p.Ahead).Human(), node.Size(p.Used).Human(), cmp.Or(p.Reason, "-"))
 		}
 	}
 	if s.SCSI.Sessions > 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -71,6 +72,12 @@ func (e *env) watched(st node.Status, now time.Time) error {
 type imageUse struct {
 	disk  string
 	cache node.CacheStatus // of which Prefetch is not nil
+
+	// Of the disk alone; of a drive, what its image has.
+	local        float64
+	strategy     string
+	hits, misses int64
+	shared       int64
 }
 
 // imageUses returns who uses which image that is open.
@@ -79,8 +86,17 @@ func imageUses(s node.Status) (all []imageUse) {
 		if c.Prefetch == nil {
 			continue
 		}
-		for _, name := range append(c.Volumes[:len(c.Volumes):len(c.Volumes)], c.Drives...) {
-			all = append(all, imageUse{disk: name, cache: c})
+		for _, name := range c.Drives {
+			all = append(all, imageUse{name, c, c.Local(), c.Prefetch.Strategy, int64(c.Hits), int64(c.Misses), c.Prefetch.Shared})
+		}
+		for _, v := range s.Volumes {
+			if slices.Contains(c.Volumes, v.Name) {
+				strategy := v.Prefetch
+				if v.PrefetchPaused {
+					strategy += " paused"
+				}
+				all = append(all, imageUse{v.Name, c, v.Local(), strategy, v.Hits, v.Misses, v.Shared})
+			}
 		}
 	}
 	return all
@@ -88,8 +104,8 @@ func imageUses(s node.Status) (all []imageUse) {
 
 // String returns the line of a watch without a terminal.
 func (u imageUse) String() string {
-	c, p := u.cache, u.cache.Prefetch
-	line := fmt.Sprintf("%s: image %s %s local, prefetch %s %s", u.disk, c.Image, node.Percent(c.Local()), p.Strategy, p.State)
+	p := u.cache.Prefetch
+	line := fmt.Sprintf("%s: image %s, %s local, prefetch %s: %s", u.disk, u.cache.Image, node.Percent(u.local), u.strategy, p.State)
 	if p.Reason != "" {
 		line += " (" + p.Reason + ")"
 	}
@@ -100,7 +116,7 @@ func (u imageUse) String() string {
 		line += ", " + left(p.Left) + " left"
 	}
 	return line + fmt.Sprintf(", %d hits, %d misses, %s ahead, %s of it used, %s shared",
-		c.Hits, c.Misses, node.Size(p.Filled+p.Ahead).Human(), node.Size(p.Used).Human(), node.Size(p.Shared).Human())
+		u.hits, u.misses, node.Size(p.Filled+p.Ahead).Human(), node.Size(p.Used).Human(), node.Size(u.shared).Human())
 }
 
 func rate(n int64) string {

@@ -67,7 +67,7 @@ func TestStatusWatch(t *testing.T) {
 		t.Errorf("exit status %d, %v\n%s", status, err, text)
 	}
 	c.refuse(2, "want 100ms or more", "status", "--watch", "--every", "1ms")
-	c.want([]string{"DISK IMAGE LOCAL PREFETCH STATE", "demo os.img"}, "status")
+	c.want([]string{"DISK IMAGE LOCAL HITS MISSES SHARED PREFETCH STATE", "demo os.img"}, "status")
 
 	ended := make(chan int, 1)
 	var last bytes.Buffer
@@ -86,9 +86,17 @@ func TestStatusWatch(t *testing.T) {
 }
 
 func TestImageUseLine(t *testing.T) {
-	u := imageUse{disk: "vm1", cache: node.CacheStatus{Image: "os.img", Size: 100 << 20, Absent: 25 << 20, Hits: 12, Misses: 3,
-		Prefetch: &node.PrefetchStatus{Strategy: "idle", State: "yielding", Reason: "readers wait for the store", Rate: 10 << 20, Left: 65, Filled: 60 << 20, Ahead: 4 << 20, Used: 1 << 20, Shared: 7 << 20}}}
-	const want = "vm1: image os.img 75% local, prefetch idle yielding (readers wait for the store), 10 MiB/s, 1m5s left, 12 hits, 3 misses, 64 MiB ahead, 1 MiB of it used, 7 MiB shared"
+	s := node.Status{
+		Volumes: []node.VolumeStatus{{Name: "vm1", Size: 100 << 20, Far: 25 << 20, Prefetch: "idle", PrefetchPaused: true, Hits: 12, Misses: 3, Shared: 7 << 20}, {Name: "other"}},
+		Caches: []node.CacheStatus{{Image: "os.img", Size: 100 << 20, Absent: 50 << 20, Volumes: []string{"vm1"}, Hits: 99,
+			Prefetch: &node.PrefetchStatus{Strategy: "full", State: "yielding", Reason: "readers wait for the store", Rate: 10 << 20, Left: 65, Filled: 60 << 20, Ahead: 4 << 20, Used: 1 << 20}}},
+	}
+	uses := imageUses(s)
+	if len(uses) != 1 {
+		t.Fatalf("%+v", uses)
+	}
+	u := uses[0]
+	const want = "vm1: image os.img, 75% local, prefetch idle paused: yielding (readers wait for the store), 10 MiB/s, 1m5s left, 12 hits, 3 misses, 64 MiB ahead, 1 MiB of it used, 7 MiB shared"
 	if got := u.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -98,7 +106,7 @@ func TestImageUseLine(t *testing.T) {
 func TestWatchOnTerminal(t *testing.T) {
 	pty, tty := openTerminal(t)
 	e := &env{stdout: tty, output: "text"}
-	st := node.Status{Node: "n1", Caches: []node.CacheStatus{{Image: "os.img", Volumes: []string{"vm1"}, Prefetch: &node.PrefetchStatus{Strategy: "full", State: "filling"}}}}
+	st := node.Status{Node: "n1", Volumes: []node.VolumeStatus{{Name: "vm1"}}, Caches: []node.CacheStatus{{Image: "os.img", Volumes: []string{"vm1"}, Prefetch: &node.PrefetchStatus{Strategy: "full", State: "filling"}}}}
 	if err := e.watched(st, time.Now()); err != nil {
 		t.Fatal(err)
 	}

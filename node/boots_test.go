@@ -104,6 +104,9 @@ func TestBootProfile(t *testing.T) {
 	cfg := bootConfig(t)
 	n := start(t, cfg)
 	bootGuest(t, n, boot)
+	if v, err := n.Volume(t.Context(), "v"); err != nil || v.Misses == 0 || v.Far > 60<<20 || v.Far < 50<<20 || v.Local() > 0.2 {
+		t.Errorf("after a boot without a profile: %+v, %v", v, err)
+	}
 	stop(t, n)
 	want := []block.Range{boot[0], boot[2], boot[1]} // all are near each other: by place
 	if got := storedRanges(t, cfg); !reflect.DeepEqual(got, want) {
@@ -117,6 +120,9 @@ func TestBootProfile(t *testing.T) {
 	bootGuest(t, n, boot)
 	if s, err := n.caches(); err != nil || s[0].Misses != 0 {
 		t.Errorf("the guest's reads took %d misses (%v)", s[0].Misses, err)
+	}
+	if v, err := n.Volume(t.Context(), "v"); err != nil || v.Hits == 0 || v.Misses != 0 || v.Prefetch != "idle" {
+		t.Errorf("after a boot with a profile: %+v, %v", v, err)
 	}
 	images, err := n.Images(t.Context())
 	if err != nil || len(images) != 1 {

@@ -90,9 +90,27 @@ type VolumeStatus struct {
 	Cached  int64 `json:"cached"`  // of the image, and local or known to be empty
 	Absent  int64 `json:"absent"`  // of the image, and only in the store; or never written
 
+	// Of an overlay.
+	Far            int64  `json:"far"`                       // of absent: only in the store
+	Prefetch       string `json:"prefetch,omitempty"`        // its strategy
+	PrefetchPaused bool   `json:"prefetch_paused,omitempty"` // by somebody
+
+	// Since it was opened.
+	Hits   int64 `json:"hits"`   // reads of the image answered locally
+	Misses int64 `json:"misses"` // and those that waited for the store
+	Shared int64 `json:"shared"` // bytes not fetched again because another disk of the image had them fetched
+
 	// Of one volume that is asked for.
 	Snapshots []string      `json:"snapshots,omitempty"`
 	Layers    []LayerStatus `json:"layers,omitempty"` // the one it writes to first
+}
+
+// Local returns how much of the volume needs no store, between 0 and 1.
+func (v VolumeStatus) Local() float64 {
+	if v.Size == 0 {
+		return 1
+	}
+	return float64(v.Size-min(v.Far, v.Size)) / float64(v.Size)
 }
 
 // LayerStatus is one layer of a volume.

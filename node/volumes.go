@@ -393,6 +393,17 @@ func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
 			return s, err
 		}
 	}
-	s.Written, s.Zeroed, s.Cached, s.Absent = stats.Owned, stats.Zero, stats.Cached, stats.Absent
+	s.Written, s.Zeroed, s.Cached, s.Absent, s.Far = stats.Owned, stats.Zero, stats.Cached, stats.Absent, stats.Far
+	s.Hits, s.Misses, s.Shared = stats.Hits, stats.Misses, stats.Shared
+	if v.Image != "" {
+		if open == nil { // at most
+			s.Far = min(s.Absent, s.Image.Absent)
+		}
+		r, err := n.prefetchRecord(v)
+		if err != nil {
+			return s, err
+		}
+		s.Prefetch, s.PrefetchPaused = n.strategy(v.Name, r).String(), r.Paused
+	}
 	return s, nil
 }

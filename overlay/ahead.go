@@ -17,6 +17,7 @@ type follower struct {
 	cache    *Cache
 	strategy atomic.Uint32
 	seen     regionSet // what was read through this device
+	shared   atomic.Int64
 
 	mu      sync.Mutex // held shortly; a read that does not get it at once is not watched
 	streams prefetch.Streams
@@ -80,6 +81,7 @@ func (w *follower) first(i int64, waited bool) {
 	case waited:
 	case again:
 		p.shared.Add(n)
+		w.shared.Add(n)
 	case p.brought.has(i):
 		p.brought.remove(i)
 		p.used.Add(n)

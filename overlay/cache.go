@@ -147,16 +147,21 @@ func (c *Cache) Scan(ctx context.Context) error {
 
 // ReadAt implements block.Reader.
 func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
+	_, err := c.readAt(ctx, p, off)
+	return err
+}
+
+// readAt is ReadAt. It tells whether something was not here.
+func (c *Cache) readAt(ctx context.Context, p []byte, off int64) (missed bool, err error) {
 	if err := block.CheckRange(off, int64(len(p)), c.Size()); err != nil {
-		return err
+		return false, err
 	}
 	c.note(off, len(p))
 	if c.here(p, off, true) {
 		c.hit()
-		return nil
+		return false, nil
 	}
 	pieces := c.plan(block.Range{Off: off, End: off + int64(len(p))})
-	missed := false
 	for _, piece := range pieces { // while fetches are under way
 		if piece.fetch != nil {
 			missed = true
@@ -167,13 +172,13 @@ func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
 			clear(q)
 		} else if !c.here(q, piece.r.Off, true) { // it has left meanwhile, or is damaged
 			if err := c.ReadAt(ctx, q, piece.r.Off); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	if !missed { // another read's fetch came in meanwhile
 		c.hit()
-		return nil
+		return false, nil
 	}
 	c.counts.misses.Add(1)
 	c.waits(off)
@@ -186,11 +191,11 @@ func (c *Cache) ReadAt(ctx context.Context, p []byte, off int64) error {
 			c.prefetched.late.Add(1)
 		}
 		if err := piece.fetch.wait(ctx); err != nil {
-			return fmt.Errorf("image %s: %w", c.name, err)
+			return true, fmt.Errorf("image %s: %w", c.name, err)
 		}
 		copy(p[piece.r.Off-off:], piece.fetch.data[piece.r.Off-piece.fetch.r.Off:piece.r.End-piece.fetch.r.Off])
 	}
-	return nil
+	return true, nil
 }
 
 // TryReadAt implements block.TryReader.

@@ -82,7 +82,13 @@ func (v *Volume) readBase(ctx context.Context, p []byte, off int64) error {
 	if n == 0 {
 		return nil
 	}
-	return v.base.ReadAt(ctx, p[:n], off)
+	missed, err := v.base.readAt(ctx, p[:n], off)
+	if missed {
+		v.misses.Add(1)
+	} else if err == nil {
+		v.hits.Add(1)
+	}
+	return err
 }
 
 // inBase returns how many of n bytes at off the image has.
@@ -115,7 +121,9 @@ func (v *Volume) TryReadAt(p []byte, off int64) (done bool, err error) {
 			below := v.inBase(int(n), off)
 			clear(p[below:n])
 			if below > 0 {
-				done, err = v.base.TryReadAt(p[:below], off)
+				if done, err = v.base.TryReadAt(p[:below], off); done && err == nil {
+					v.hits.Add(1)
+				}
 			}
 		}
 		if !done || err != nil {

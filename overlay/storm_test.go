@@ -111,6 +111,17 @@ func boot(t *testing.T, trace boottrace.Trace, size int64, n int, profile []bloc
 		}
 		wg.Wait()
 		s = storm{time.Since(begin), image.fetched, image.reads}
+		shared := int64(0)
+		for _, v := range vs {
+			x := v.Stats()
+			shared += x.Shared
+			if x.Hits+x.Misses < int64(trace.Reads()) || x.Far == 0 || x.Far > size {
+				t.Errorf("figures of a volume: %+v", x)
+			}
+		}
+		if p := c.PrefetchStats(); shared != p.Shared || n > 1 && shared == 0 {
+			t.Errorf("%d bytes shared in all, and %d of the image", shared, p.Shared)
+		}
 		for _, v := range vs {
 			if err := v.Close(); err != nil {
 				t.Error(err)

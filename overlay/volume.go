@@ -47,6 +47,8 @@ type Volume struct {
 
 	follower *follower // of what is read of the image; nil: there is none
 
+	hits, misses atomic.Int64 // reads of the image
+
 	punchLog sparingly
 }
 
@@ -57,6 +59,12 @@ type Stats struct {
 	Zero   int64 `json:"zero_bytes"`   // discarded
 	Cached int64 `json:"cached_bytes"` // of the image, and local
 	Absent int64 `json:"absent_bytes"` // of the image, and only in the store; or blank
+	Far    int64 `json:"far_bytes"`    // of Absent: only in the store
+
+	// Since the volume was opened.
+	Hits   int64 `json:"hits"`         // reads of the image that were answered without the store
+	Misses int64 `json:"misses"`       // and that waited for it
+	Shared int64 `json:"shared_bytes"` // not fetched for it, because another volume of the image had them fetched
 }
 
 // Open opens a volume. Its layers stay the caller's to close, after the volume.
@@ -110,6 +118,10 @@ func (v *Volume) Size() int64 { return v.view.Load().size }
 // Stats returns the figures now.
 func (v *Volume) Stats() (s Stats) {
 	w := v.view.Load()
+	s.Hits, s.Misses = v.hits.Load(), v.misses.Load()
+	if v.follower != nil {
+		s.Shared = v.follower.shared.Load()
+	}
 	if v.base == nil && w.chain == nil && w.just == nil {
 		return w.top.Stats()
 	}
@@ -125,6 +137,8 @@ func (v *Volume) Stats() (s Stats) {
 		case v.base != nil && off < v.base.Size():
 			if st, end = v.base.far(off, end); st != absent {
 				sum = &s.Cached
+			} else {
+				s.Far += end - off
 			}
 		}
 		*sum += end - off
