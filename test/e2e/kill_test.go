@@ -35,66 +35,80 @@ const (
 // was answered, or one that was written later, and keeps it; and the check
 // finds nothing wrong.
 func TestKill(t *testing.T) {
-	eachStore(t, func(t *testing.T, st store) {
-		seed := *killSeed
-		if seed == 0 {
-			seed = uint64(time.Now().UnixNano())
-		}
-		t.Logf("-kill.seed=%d", seed)
-		rng := rand.New(rand.NewPCG(seed, 0))
+	eachStore(t, func(t *testing.T, st store) { killRun(t, st, killEvents{}) })
+}
 
-		base := make([]byte, killSize)
-		for n := range int64(killSize / sector) {
-			stamp(base[n*sector:][:sector], n, 1)
-		}
-		image := filepath.Join(t.TempDir(), "stamped.img")
-		if err := os.WriteFile(image, base, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s := newServer(t, st, "volume: disk, image: stamped")
-		s.cli("image", "import", image, "stamped")
+// killEvents are called, unless they are nil, before every start of the first
+// half of a round, and while writers write.
+type killEvents struct {
+	before, writing func(s *server, round int)
+}
 
-		writers := make([]*writer, killWriters)
-		for i := range writers {
-			writers[i] = newWriter(i, rng.Uint64())
-		}
-		for round := range *killRounds {
-			s.start()
-			for _, w := range writers {
-				w.connect(t, s)
-			}
-			var writing sync.WaitGroup
-			for _, w := range writers {
-				writing.Go(w.write)
-			}
-			time.Sleep(time.Duration(50+rng.IntN(500)) * time.Millisecond) // when it dies is up to chance
-			s.kill()
-			writing.Wait()
+func killRun(t *testing.T, st store, events killEvents) {
+	seed := *killSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-kill.seed=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
 
-			if round%2 == 0 { // half of the time the server itself is first to see what is left
-				s.check()
-			}
-			s.start()
-			for _, w := range writers {
-				w.connect(t, s)
-				w.verify(t, round)
-			}
-			if round%2 == 1 {
-				s.kill() // nothing was written since the last kill
-			} else {
-				s.stop()
-			}
+	base := make([]byte, killSize)
+	for n := range int64(killSize / sector) {
+		stamp(base[n*sector:][:sector], n, 1)
+	}
+	image := filepath.Join(t.TempDir(), "stamped.img")
+	if err := os.WriteFile(image, base, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, st, "volume: disk, image: stamped")
+	s.cli("image", "import", image, "stamped")
+
+	writers := make([]*writer, killWriters)
+	for i := range writers {
+		writers[i] = newWriter(i, rng.Uint64())
+	}
+	for round := range *killRounds {
+		if events.before != nil {
+			events.before(s, round)
 		}
-		s.check()
-		var writes, flushes int
+		s.start()
 		for _, w := range writers {
-			writes, flushes = writes+w.writes, flushes+w.flushes
+			w.connect(t, s)
 		}
-		t.Logf("%d kills, %d writes and discards, %d flushes", *killRounds, writes, flushes)
-		if flushes < *killRounds {
-			t.Errorf("only %d flushes: the test tests nothing", flushes)
+		var writing sync.WaitGroup
+		for _, w := range writers {
+			writing.Go(w.write)
 		}
-	})
+		if events.writing != nil {
+			events.writing(s, round)
+		}
+		time.Sleep(time.Duration(50+rng.IntN(500)) * time.Millisecond) // when it dies is up to chance
+		s.kill()
+		writing.Wait()
+
+		if round%2 == 0 { // half of the time the server itself is first to see what is left
+			s.check()
+		}
+		s.start()
+		for _, w := range writers {
+			w.connect(t, s)
+			w.verify(t, round)
+		}
+		if round%2 == 1 {
+			s.kill() // nothing was written since the last kill
+		} else {
+			s.stop()
+		}
+	}
+	s.check()
+	var writes, flushes int
+	for _, w := range writers {
+		writes, flushes = writes+w.writes, flushes+w.flushes
+	}
+	t.Logf("%d kills, %d writes and discards, %d flushes", *killRounds, writes, flushes)
+	if flushes < *killRounds {
+		t.Errorf("only %d flushes: the test tests nothing", flushes)
+	}
 }
 
 // A writer changes a region of the disk that is its own, one command at a
