@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -138,7 +139,7 @@ func (n *Node) takeSnapshot(ctx context.Context, name string, volumes []*volume)
 		return s, err
 	}
 	steps := make([]overlay.Step, len(volumes))
-	s = meta.Snapshot{Name: name}
+	s = meta.Snapshot{Name: name, Created: time.Now().UTC().Truncate(time.Microsecond)}
 	for i, v := range volumes {
 		steps[i] = overlay.Step{Volume: v.dev, Top: layers[i]}
 		s.Volumes = append(s.Volumes, meta.SnapshotVolume{

@@ -579,6 +579,10 @@ func TestSnapshotUndone(t *testing.T) {
 	write(t, n, "a", pattern(64<<10, 2), 0)
 	want := content(t, n, "a")
 	snapshot(t, n, "s", "a", "b")
+	snapshot(t, n, "later", "b")
+	if list, err := n.Snapshots(ctx); err != nil || len(list) != 2 || list[0].Name != "s" || !list[1].Created.After(list[0].Created) {
+		t.Errorf("not in the order in which they were taken: %+v %v", list, err)
+	}
 
 	next, err = n.db.NewMap()
 	if err != nil {
