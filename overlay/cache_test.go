@@ -580,3 +580,41 @@ func TestStoppedPool(t *testing.T) {
 		t.Errorf("the log complains:\n%s", b.log)
 	}
 }
+
+// TestUnpinnedLeavesInItsTurn: also when who leaves next was known already.
+func TestUnpinnedLeavesInItsTurn(t *testing.T) {
+	pool := NewPool(32<<20, slog.New(slog.DiscardHandler))
+	a, b := newPooled(t, 8<<20, pool), newPooled(t, 32<<20, pool)
+	for i := range int64(4) {
+		a.want(t, mib(i))
+	}
+	a.Pin()
+	for i := range int64(8) {
+		b.want(t, mib(i))
+	}
+	leave := func() {
+		t.Helper()
+		if n := pool.free(1<<20, 0, pool.passes.Load(), nil); n != 1<<20 {
+			t.Errorf("%d bytes left, want 1 MiB", n)
+		}
+	}
+	leave()
+	if a.Stats().Cached != 4<<20 || b.copy.all(mib(0), present) {
+		t.Error("not the oldest of what is not pinned has left")
+	}
+	a.Unpin()
+	leave()
+	if a.copy.all(mib(0), present) || b.Stats().Cached != 7<<20 {
+		t.Error("what was pinned is older, and has not left")
+	}
+	c := newPooled(t, 8<<20, nil) // copied before the start: nobody has used it since
+	c.want(t, mib(3))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.open(t, pool)
+	leave()
+	if n := c.Stats().Cached; n != 0 {
+		t.Errorf("%d bytes that nobody has used are left", n)
+	}
+}

@@ -35,9 +35,12 @@ func TestCacheFaultsEverywhere(t *testing.T) {
 			x.open(t, pool)
 			x.file.failing, x.disk.failing = f.call, f.call
 			x.sums.failing = func(op string) error { return f.call(op + " sums") }
-			for range 14 {
+			for i := range int64(14) {
 				off := rnd.Int64N(size)
 				x.want(t, block.Range{Off: off, End: min(size, off+1+rnd.Int64N(800<<10))})
+				if i%3 == 2 { // so that it gets full
+					x.want(t, mib(i/3))
+				}
 			}
 			done := !f.met()
 			met[f.op]++

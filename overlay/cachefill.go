@@ -57,6 +57,7 @@ func (c *Cache) Pin() {
 func (c *Cache) Unpin() {
 	if c.pins.Add(-1) == 0 {
 		c.prefetched.want(c, PrefetchOff, false)
+		c.pool.stale.Store(true)
 	}
 }
 

@@ -40,6 +40,7 @@ type Pool struct {
 	room atomic.Int64 // bytes that are not to be exceeded lest the disk gets full
 
 	clock  atomic.Uint64
+	stale  atomic.Bool   // others may leave than those in victims, and earlier
 	passes atomic.Uint64 // that have freed something
 
 	evicting sync.Mutex // held by a pass; taken before the mutex of fetches, that before mu
@@ -99,6 +100,7 @@ func (p *Pool) join(c *Cache) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.caches = append(p.caches, c)
+	p.stale.Store(true)
 }
 
 // leave returns when no pass touches c any more.
@@ -239,6 +241,9 @@ func (p *Pool) free(want, more int64, pass uint64, count *atomic.Int64) (freed i
 		return p.last
 	}
 	begun := p.clock.Add(1)
+	if p.stale.Swap(false) {
+		p.victims = nil
+	}
 	left, fresh := int64(0), false
 	for left < want+more {
 		if len(p.victims) == 0 {
