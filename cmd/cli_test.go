@@ -133,6 +133,7 @@ func TestWithoutNode(t *testing.T) {
 	c.refuse(1, "make the file system on it smaller first, and then force it with --force", "volume", "resize", "v1", "1MiB")
 	c.want([]string{"volume v1 has 1 MiB (1048576 bytes)"}, "volume", "resize", "v1", "1MiB", "--force")
 	c.refuse(1, "volume nope: no such volume", "volume", "resize", "nope", "1MiB")
+	c.refuse(1, "volume v1: it is no overlay of an image: all of it is local", "volume", "pin", "v1")
 	c.want([]string{"volume v1 is removed"}, "volume", "rm", "v1")
 	c.refuse(1, "volume v1: no such volume", "volume", "rm", "v1")
 	if _, err := os.Stat(c.path("d/skylun.sock")); err == nil {
@@ -178,11 +179,19 @@ func TestImages(t *testing.T) {
 	c.want([]string{"image dir/two is removed"}, "image", "rm", "dir/two")
 
 	c.want([]string{"image disk.img"}, "volume", "create", "over", "--image", "disk.img")
+	c.want([]string{"image local 0% (0 B copied, 0 B empty, 3 MiB to be fetched)", "pinned no"}, "volume", "show", "over")
+	c.want([]string{"volume over is pinned; its image is copied when the node runs"}, "volume", "pin", "over")
+	c.want([]string{"pinned yes"}, "volume", "show", "over")
 	c.refuse(1, "image disk.img: volume over is an overlay of it", "image", "rm", "disk.img")
 	c.want(nil, "volume", "export", "over", c.path("out"))
 	if got, err := os.ReadFile(c.path("out")); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("the export is not the image: %v", err)
 	}
+	c.want([]string{"image local 100% (4 KiB copied, 3 MiB empty, 0 B to be fetched)"}, "volume", "show", "over")
+	c.want([]string{"volume over is pinned; 100% of its image is local"}, "volume", "pin", "over")
+	c.want([]string{"volume over is not pinned any more"}, "volume", "unpin", "over")
+	c.want([]string{"pinned no"}, "volume", "show", "over")
+	c.refuse(1, "volume nope: no such volume", "volume", "pin", "nope")
 	c.want(nil, "volume", "rm", "over")
 	c.want(nil, "image", "rm", "disk.img")
 	c.refuse(1, "disk.img", "image", "rm", "disk.img")

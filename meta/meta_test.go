@@ -230,6 +230,16 @@ func TestCaches(t *testing.T) {
 	if all, err := db.Caches(); err != nil || len(all) != 1 || all[0] != c {
 		t.Errorf("Caches: %v %v, want %v", all, err, c)
 	}
+	c.Sums = true
+	if err := db.ChangeCache(id, func(c *Cache) { c.Sums = true }); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := db.Caches(); err != nil || len(all) != 1 || all[0] != c {
+		t.Errorf("Caches after a change: %v %v, want %v", all, err, c)
+	}
+	if err := db.ChangeCache(id+1, func(*Cache) { t.Error("changes what is not there") }); !errors.Is(err, ErrNotFound) {
+		t.Errorf("ChangeCache of nothing: %v, want ErrNotFound", err)
+	}
 	wantClean(t, db)
 	if err := db.DeleteCache(id); err != nil {
 		t.Fatal(err)
