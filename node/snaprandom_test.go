@@ -2,13 +2,18 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"skylun/raid"
 )
 
 var (
@@ -18,8 +23,28 @@ var (
 
 // TestSnapshotsAtRandom does everything that can be done to volumes and
 // snapshots in random order, while layers are merged in the background, and
-// compares all of it with a model again and again.
+// compares all of it with a model again and again: on a directory, and on two
+// members, one of which hands out chunks.
 func TestSnapshotsAtRandom(t *testing.T) {
+	t.Run("directory", func(t *testing.T) { changeAtRandom(t, testConfig(t)) })
+	t.Run("members", func(t *testing.T) {
+		cfg := testConfig(t)
+		cfg.Local.Members, cfg.Local.StripeSize = []MemberConfig{{Path: t.TempDir()}, smallDisk(t)}, 64<<10
+		changeAtRandom(t, cfg)
+	})
+}
+
+// smallDisk is a file that hands out chunks.
+func smallDisk(t *testing.T) MemberConfig {
+	t.Helper()
+	m := MemberConfig{Path: filepath.Join(t.TempDir(), "disk"), Allocate: raid.Chunks}
+	if err := errors.Join(os.WriteFile(m.Path, nil, 0o600), os.Truncate(m.Path, 256<<20)); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func changeAtRandom(t *testing.T, cfg Config) {
 	noLeaks(t)
 	seed := *snapSeed
 	if seed == 0 {
@@ -28,7 +53,6 @@ func TestSnapshotsAtRandom(t *testing.T) {
 	t.Logf("-snap.seed=%d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	const size = 256 << 10
-	cfg := testConfig(t)
 	image := pattern(size/2+512, 0)
 	putImage(t, cfg, "i", image)
 	disks(&cfg, DiskConfig{Volume: "v", Size: size}, DiskConfig{Volume: "over", Image: "i", Size: size})
