@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -149,8 +150,8 @@ func (n *Node) closeIdle(id uint64) error {
 
 // keepFree lets copies leave when they are more than they may be, or when less
 // than local.low_space is left.
-func (n *Node) keepFree() {
-	n.pool.Trim()
+func (n *Node) keepFree(ctx context.Context) {
+	n.pool.Trim(ctx)
 	free, err := n.cacheSpace()
 	switch {
 	case errors.Is(err, errNowhere): // nothing is cached

@@ -65,7 +65,7 @@ func (n *Node) watchSpace(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
 	for {
-		n.keepFree() // copies leave before anybody is warned
+		n.keepFree(ctx) // copies leave before anybody is warned
 		if w.limit > 0 {
 			w.look(ctx, n.watchedVolumes())
 		}

@@ -212,9 +212,10 @@ func (p *Pool) KeepFree(free, want int64) int64 {
 	return p.free(held-room, min(wayBytes, want/16), p.passes.Load(), &p.gaveWay)
 }
 
-// Trim frees what is held beyond the limit, as after a start with a lower one.
-func (p *Pool) Trim() {
-	for {
+// Trim frees what is held beyond the limit, as after a start with a lower one,
+// until ctx ends.
+func (p *Pool) Trim(ctx context.Context) {
+	for ctx.Err() == nil {
 		pass := p.passes.Load()
 		p.mu.Lock()
 		over := p.held() - p.limit()
