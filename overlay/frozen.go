@@ -88,10 +88,18 @@ func (s *sparse) freeze() *frozen {
 		return f
 	}
 	f = &frozen{blocks: x.blocks}
-	for b := int64(0); b < x.blocks; {
-		st, end := x.get(b)
-		f.add(b, end, st)
-		b = end
+	for i, c := range x.chunks {
+		base := int64(i) << chunkShift
+		end := min(base+chunkBlocks, x.blocks)
+		if c == nil {
+			f.add(base, end, absent)
+			continue
+		}
+		for b := base; b < end; {
+			st, e := x.get(b)
+			f.add(b, e, st)
+			b = e
+		}
 	}
 	f.runs = slices.Clip(f.runs)
 	s.mu.Lock()

@@ -209,7 +209,7 @@ func (x *index[T]) setChunk(i int64, o, e int, s T) (changed bool) {
 	}
 	switch {
 	case c == nil:
-		c = &chunk[T]{runs: []run[T]{{0, 0}}}
+		c = &chunk[T]{runs: append(make([]run[T], 0, 4), run[T]{0, 0})} // becomes three, as a rule
 	case len(c.runs) == 1 || x.forked && x.own != i:
 		c = &chunk[T]{runs: slices.Clone(c.runs), dense: slices.Clone(c.dense), edges: c.edges}
 	}
