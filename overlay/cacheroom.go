@@ -79,6 +79,16 @@ func (f roomyFile) CopyFrom(off int64, src any, from, n int64) (done bool, err e
 	return done, err
 }
 
+// DataRanges is that of the file, if it has one.
+func (f roomyFile) DataRanges(fn func(block.Range) error) error {
+	if s, ok := f.File.(interface {
+		DataRanges(func(block.Range) error) error
+	}); ok {
+		return s.DataRanges(fn)
+	}
+	return errors.ErrUnsupported
+}
+
 // Free is that of the file, if it has one.
 func (f roomyFile) Free() (int64, error) {
 	if s, ok := f.File.(interface{ Free() (int64, error) }); ok {

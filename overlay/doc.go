@@ -1,23 +1,58 @@
 // Package overlay makes a disk that can be written of an image that cannot.
 //
-// A Volume is a layer, the blocks that were written to it, over the Cache of
-// an image, or over nothing: a blank disk. A Cache holds the blocks of one image
+// A Volume is layers over the Cache of an image, or over nothing: a blank disk.
+// A Layer holds the blocks that were written between two snapshots; the topmost
+// one is written to, the others are sealed. A Cache holds the blocks of one image
 // that were copied to local disk when somebody read them; all volumes of the
 // image on this node share it.
 //
 //	ReadAt WriteAt Discard Flush
 //	           |
-//	         Volume ------------- layer: sparse file + map
-//	           |  not owned
+//	         Volume ------------- top layer: sparse file + map
+//	           |  not there
+//	           +----------------- sealed layers: sparse files, one index over all
+//	           |  in none of them
 //	         Cache -------------- copies: sparse file + map
 //	           |  not cached
 //	         image (block.Reader)
 //
 // # Who writes what
 //
-// The guest's writes go to the layer, copies of the image to the cache. No
+// The guest's writes go to the top layer, copies of the image to the cache. No
 // file has two kinds of writers, so a late copy cannot overwrite a newer
 // write, and the cache may be dropped at any time.
+//
+// # Snapshots
+//
+// A snapshot of volumes is the layers that they have when each gets a new one on
+// top (Switch). A volume over sealed layers of a snapshot is a clone, and one
+// that goes over to them was rolled back (Rebase). Sealed layers are shared:
+//
+//	top of v    top of a clone
+//	   |          |
+//	   3          |      the snapshot of today, of which v goes on from 3
+//	    \        /
+//	       2             the snapshot of yesterday
+//	       |
+//	       1             one that was removed: 1 gives up what 2 hides, or
+//	       |             both become one (Shadow, Merge)
+//	     image
+//
+// What a volume is made of is a view that never changes; another one takes its
+// place (view.go). A look-up asks the map of the top layer and then one index over all
+// sealed layers (chain.go), however many there are. The order of the steps that
+// change layers is argued in switch.go and merge.go.
+//
+// A sealed layer changes only where that shows to nobody, and what it is known
+// to hold is always durable, apart from what was not when it was sealed: a
+// volume's Flush sees to that of the layers below its top, too.
+//
+// # Sizes
+//
+// A volume can be resized over sealed layers, which keep their sizes. What they
+// hold beyond an end that the volume once had must not come back when it grows:
+// the top layer hides it (resize.go). So what a layer holds beyond the end of
+// the one above it is never seen.
 //
 // # Blocks and their states
 //
@@ -31,6 +66,9 @@
 //	absent --discard--> zero
 //	present, zero --copy of what the image has, or cut off the end--> absent
 //
+// In a top layer a block becomes absent again only where no sealed layer has it:
+// what lies below must be the image then, also when layers were thinned meanwhile.
+//
 // A block that is absent again keeps its bytes in the file until that is
 // durable: a crash before leaves it as it was. Who has seen it present looks
 // again before believing what the file then has (quiet.go, fillUp).
@@ -42,7 +80,8 @@
 // that meet it read again with a lock (quiet.go).
 //
 // The map of a file is in memory (index.go); reading takes no transaction. Its
-// durable copy is what Config.Map and CacheConfig.Map append to.
+// durable copy is what LayerConfig.Map and CacheConfig.Map append to. Of a sealed layer it
+// is kept in a smaller form (frozen.go).
 //
 // # Durability
 //
@@ -101,5 +140,7 @@
 // A full disk fails the write that met it and nothing else. After a sync that
 // failed nobody knows which writes are on disk, and a later sync that succeeds
 // would not tell: the volume then fails all writes and flushes until it is
-// opened again.
+// opened again. That holds for a layer that was sealed a moment ago, too. One
+// that fails later, while layers are merged, was durable: it is read on, and not
+// merged any more.
 package overlay

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"skylun/block"
@@ -120,16 +121,8 @@ func (v *Volume) settled(ctx context.Context) error {
 // a crash has left.
 func (l *Layer) trim(ctx context.Context) error {
 	f := l.freeze()
-	data := func(fn func(block.Range) error) error {
-		return fn(block.Range{Off: 0, End: f.blocks * block.Size})
-	}
-	if d, ok := l.file.(interface {
-		DataRanges(func(block.Range) error) error
-	}); ok {
-		data = d.DataRanges
-	}
 	var empty []block.Range // the file is not changed while it is asked
-	err := data(func(r block.Range) error {
+	look := func(r block.Range) error {
 		for off, end := block.Floor(r.Off, block.Size), min(r.End, f.blocks*block.Size); off < end; {
 			st, e := f.get(off / block.Size)
 			e = min(e*block.Size, block.Ceil(end, block.Size))
@@ -139,7 +132,16 @@ func (l *Layer) trim(ctx context.Context) error {
 			off = e
 		}
 		return ctx.Err()
-	})
+	}
+	err := errors.ErrUnsupported
+	if d, ok := l.file.(interface {
+		DataRanges(func(block.Range) error) error
+	}); ok {
+		err = localError(d.DataRanges(look))
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = look(block.Range{Off: 0, End: f.blocks * block.Size})
+	}
 	for _, r := range empty {
 		if err == nil {
 			err = ctx.Err()
