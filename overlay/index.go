@@ -1,9 +1,6 @@
 package overlay
 
-import (
-	"slices"
-	"sort"
-)
+import "slices"
 
 // state is what a local file knows about one of its blocks. The numbers are
 // on disk.
@@ -134,13 +131,24 @@ func (c *chunk[T]) at(o int) (s T, first, end int) {
 		}
 		return s, first, end
 	}
+	if len(c.runs) == 1 {
+		return c.runs[0].value, 0, chunkBlocks
+	}
 	i := c.find(o)
 	return c.runs[i].value, int(c.runs[i].start), c.end(i)
 }
 
 // find returns the run that holds block o.
 func (c *chunk[T]) find(o int) int {
-	return sort.Search(len(c.runs), func(i int) bool { return int(c.runs[i].start) > o }) - 1
+	lo, hi := 0, len(c.runs)
+	for lo < hi {
+		if m := (lo + hi) / 2; int(c.runs[m].start) > o {
+			hi = m
+		} else {
+			lo = m + 1
+		}
+	}
+	return lo - 1
 }
 
 func (c *chunk[T]) end(i int) int {

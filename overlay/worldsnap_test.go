@@ -337,6 +337,9 @@ func (w *world) snapshot(named []int) (what string, err error) {
 	if _, err := Switch(steps); err != nil {
 		return what, err
 	}
+	if w.rnd.IntN(5) == 0 { // what follows fails
+		return what + ", given up", nil
+	}
 	snap := meta.Snapshot{Name: s.name}
 	recorded := map[int]record{}
 	for k, i := range named {
