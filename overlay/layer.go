@@ -45,6 +45,7 @@ type Layer struct {
 	sealed  atomic.Bool // nobody does any more
 
 	sealing sync.Mutex  // held by Seal
+	below   []*Layer    // guarded by sealing: what lay below and was perhaps not durable when it was sealed
 	durable atomic.Bool // sealed, and all of it is durable
 
 	chain atomic.Pointer[weak.Pointer[chain]] // that ends with it, where some volume uses it
@@ -106,8 +107,9 @@ func (l *Layer) Abandon() error {
 	return nil
 }
 
-// Seal makes all of a layer durable that nobody writes to any more, and drops
-// its notes: they can be removed once the layer is closed. Later calls do
+// Seal makes all of a layer durable that nobody writes to any more, and what
+// lies below it: when it returns nil, a snapshot that names the layer keeps its
+// promise. It drops the layer's notes, which can be removed then. Later calls do
 // nothing.
 func (l *Layer) Seal(ctx context.Context) error {
 	if !l.sealed.Load() {
@@ -118,6 +120,12 @@ func (l *Layer) Seal(ctx context.Context) error {
 	if l.durable.Load() {
 		return nil
 	}
+	for _, b := range l.below {
+		if err := b.Seal(ctx); err != nil {
+			return err
+		}
+	}
+	l.below = nil
 	err := l.commit(ctx)
 	if err == nil {
 		l.commits.wait() // for holes that are being punched: merging may write there
@@ -128,6 +136,18 @@ func (l *Layer) Seal(ctx context.Context) error {
 	}
 	l.durable.Store(true)
 	return nil
+}
+
+// lieOver tells a layer that is about to be sealed which layers, apart from
+// itself, may not be durable.
+func (l *Layer) lieOver(layers []*Layer) {
+	l.sealing.Lock()
+	defer l.sealing.Unlock()
+	for _, b := range layers {
+		if b != l {
+			l.below = append(l.below, b)
+		}
+	}
 }
 
 // claim makes l the layer that v writes to.

@@ -61,6 +61,7 @@ func Switch(steps []Step) (held time.Duration, err error) {
 	held = time.Since(start)
 	for i, s := range steps {
 		s.Volume.retire(old[i])
+		next[i].just.lieOver(next[i].unsynced)
 		next[i].just.sealed.Store(true)
 		s.Volume.work.Go(func() {
 			s.Volume.changing.Lock()
