@@ -45,6 +45,14 @@ kinds:
 		r.Catalogue.Currency != "EUR" || r.Plans[0].IOPS != 4000 || !strings.HasPrefix(r.Plans[0].Config, "local:\n  members:\n") {
 		t.Errorf("%+v, %v, exit status %d %s", r, err, status, stderr)
 	}
+	// What is to be pasted is a configuration.
+	if err := os.WriteFile(c.path("pasted.yaml"), []byte(r.Plans[0].Config+"portals: [\"127.0.0.1:0\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pasted, err := loadConfig(c.path("pasted.yaml"))
+	if err != nil || len(pasted.Local.Members) != 2 || pasted.Local.Members[0].Path != "/mnt/disk1" || pasted.Local.Members[0].Weight != 3 || pasted.Local.Members[1].Weight != 1 {
+		t.Errorf("%+v, %v", pasted, err)
+	}
 	c.want([]string{"THE PRICES ARE EXAMPLES"}, "local", "plan", "--size", "4TiB", "--iops", "20000", "--throughput", "800MB/s")
 
 	c.refuse(2, "--size", "local", "plan")

@@ -71,6 +71,8 @@ type Rate struct {
 	Max     int64   `yaml:"max" json:"max"`
 	Free    int64   `yaml:"free" json:"free"`         // comes with the size
 	PerUnit float64 `yaml:"per_unit" json:"per_unit"` // the most there can be, for each of what bounds it; Min can always be
+
+	AboveGiB int64 `yaml:"above_gib,omitempty" json:"above_gib,omitempty"` // more than Min takes a disk larger than this
 }
 
 //go:embed azure.yaml
@@ -158,6 +160,9 @@ func (p *Provisioned) validate(bad func(key, format string, args ...any)) {
 	}{{"iops", p.IOPS}, {"mb_per_s", p.MBPerS}} {
 		if r.Min < 1 || r.Max < r.Min || r.Max > maxRate || r.Free < 0 || r.Free > maxRate {
 			bad("provisioned."+r.key, "want 1 ≤ min ≤ max, and free from 0 on")
+		}
+		if r.AboveGiB < 0 || r.AboveGiB >= p.SizeGiB.Max {
+			bad("provisioned."+r.key+".above_gib", "want less than the largest size")
 		}
 		if !good(r.PerUnit, maxRate) || r.PerUnit < 1e-6 {
 			bad("provisioned."+r.key+".per_unit", "want more than 0")

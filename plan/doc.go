@@ -32,6 +32,6 @@
 // be among the best. Kinds whose performance is bought apart from their size
 // (Azure's Premium SSD v2 and Ultra Disk) are considered in sets of their own, since
 // each of them could be bought larger instead of adding another one. A search that
-// would take too long is cut off after MaxSteps and says so; with catalogues of a
-// few dozen kinds and 64 members it is not.
+// would take too long is cut off after MaxSteps, and its result says so; the best
+// set of equal disks is in it all the same.
 package plan

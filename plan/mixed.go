@@ -38,6 +38,7 @@ func (s *search) mixed() bool {
 			options = append(options, option{kind: k, disk: d, c: min(1, d.fraction(s.want)), max: s.limit(k)})
 		}
 	}
+	options = s.useful(options)
 	slices.SortStableFunc(options, func(a, b option) int {
 		switch x, y := a.kind.Price*b.c, b.kind.Price*a.c; {
 		case x < y:
@@ -54,6 +55,23 @@ func (s *search) mixed() bool {
 	s.rank() // what is known bounds what is looked for
 	b.choose(0, s.o.MaxMembers, 0, borne{})
 	return s.steps <= MaxSteps
+}
+
+// useful leaves out options in whose place there is always another one that bears
+// no less and costs no more: weights depend on nothing but what disks bear, so
+// no best set is lost.
+func (s *search) useful(options []option) (left []option) {
+	for i, a := range options {
+		if !slices.ContainsFunc(options, func(b option) bool {
+			better := b.c > a.c || b.kind.Price < a.kind.Price
+			first := slices.IndexFunc(options, func(o option) bool { return o.kind == b.kind }) < i
+			return b.kind != a.kind && b.c >= a.c && b.kind.Price <= a.kind.Price && (better || first) &&
+				b.kind.Max == 0 && (s.attached >= 1 || a.kind.Local == b.kind.Local)
+		}) {
+			left = append(left, a)
+		}
+	}
+	return left
 }
 
 // hull returns the lower hull of options and of nothing: what a disk that bears
@@ -217,7 +235,15 @@ func (s *search) weigh(members []Member) bool {
 	for _, m := range members {
 		n += int64(m.Count)
 	}
-	for total := n; n > 0 && total <= n*maxWeight; total++ {
+	// Beyond this the largest weight is at its limit, and its part falls.
+	most := n * maxWeight
+	for _, m := range members {
+		most = min(most, int64(maxWeight/m.fraction(s.want))+1)
+	}
+	for total := n; n > 0 && total <= most && s.steps <= MaxSteps; total++ {
+		if total%16 == 0 {
+			s.steps++
+		}
 		sum, attached := int64(0), int64(0)
 		for i := range members {
 			m := &members[i]

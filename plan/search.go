@@ -62,6 +62,7 @@ func (p *Plan) Count() (n int) {
 type Result struct {
 	Plans []Plan // the cheapest first, then others: the best of each kind, and mixtures
 	Exact bool   // there is none cheaper than the first
+	Steps int    // partial mixtures that were looked at
 
 	// When there is no plan: the one that comes nearest, and which part of
 	// the demand it meets, all of size, IOPS and throughput alike. Nil: the
@@ -109,7 +110,7 @@ func (c *Catalogue) Search(want Demand, o Options) (Result, error) {
 		exact = s.mixed()
 	}
 	s.rank()
-	r := Result{Plans: s.found, Exact: exact}
+	r := Result{Plans: s.found, Exact: exact, Steps: s.steps}
 	if len(r.Plans) == 0 {
 		s.nearest(&r)
 	}
@@ -176,7 +177,10 @@ func (p *Provisioned) buy(want Demand, n int) (d Disk, price float64, ok bool) {
 	}
 	size := max(p.SizeGiB.Min, part((want.Size+gib-1)/gib))
 	if iops > p.IOPS.Min {
-		size = max(size, ceil(float64(iops)/p.IOPS.PerUnit))
+		size = max(size, ceil(float64(iops)/p.IOPS.PerUnit), p.IOPS.AboveGiB+1)
+	}
+	if mb > p.MBPerS.Min {
+		size = max(size, p.MBPerS.AboveGiB+1)
 	}
 	if size > p.SizeGiB.Max || iops > p.IOPS.Max || mb > p.MBPerS.Max {
 		return Disk{}, 0, false
