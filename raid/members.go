@@ -328,7 +328,10 @@ func (a *Array) missing(rec *arrayRecord, all []*candidate) error {
 		if m.Lost || slices.ContainsFunc(all, func(c *candidate) bool { return c.id == m.ID }) {
 			continue
 		}
-		same := slices.IndexFunc(all, func(c *candidate) bool { return c.where == m.Where && c.stamp == nil && c.id == "" && c.absent == nil })
+		same := slices.IndexFunc(all, func(c *candidate) bool {
+			alone := len(all) == 1 && len(rec.Members) == 1 // also a copy that was put somewhere else
+			return (c.where == m.Where || alone) && c.stamp == nil && c.id == "" && c.absent == nil
+		})
 		if same >= 0 && all[same].dir != nil && (all[same].dir.has("layers") || all[same].dir.has("caches")) && m.Kind == kindDirectory {
 			a.log.Warn("a member has no stamp, and files of an array: taken for the one that was there", "member", m.Where)
 			all[same].id, m.Stamped = m.ID, false

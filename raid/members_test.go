@@ -346,6 +346,21 @@ func TestOldArray(t *testing.T) {
 	}
 }
 
+// TestBackup: a copy of the only member without its stamp, at another place.
+func TestBackup(t *testing.T) {
+	s := newSite(t)
+	s.must(s.dirs("a"), func(a *raid.Array) { s.create(a, "layers/1") })
+	if err := os.Mkdir(s.path("restored"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.refused(s.dirs("restored"), "missing", s.path("a"), "layers/1")
+	if err := os.Rename(s.path("a/layers"), s.path("restored/layers")); err != nil {
+		t.Fatal(err)
+	}
+	s.must(s.dirs("restored"), func(a *raid.Array) { s.check(a, "layers/1") })
+	s.must(s.dirs("restored"), func(a *raid.Array) { s.check(a, "layers/1") })
+}
+
 // TestStampsAfterCrash stops at every step of setting up an array, and starts again.
 func TestStampsAfterCrash(t *testing.T) {
 	for at := 1; ; at++ {

@@ -98,7 +98,7 @@ func (a *Array) stale(r *fileRecord) (bool, int64, error) {
 	for _, s := range r.At.Segments {
 		same := s.Stripe == want.Stripe && slices.Equal(s.On, want.On)
 		for i := 0; same && i < len(s.Members); i++ {
-			same = s.Members[i].Weight == want.Members[i].Weight
+			same = len(s.On) == 1 || s.Members[i].Weight == want.Members[i].Weight
 		}
 		if !same {
 			return l.size > 0, l.size, nil
