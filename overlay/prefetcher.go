@@ -31,8 +31,9 @@ type Prefetcher struct {
 	images   []*prefetched      // guarded by mu: whose caches are open
 	rnd      *rand.Rand         // guarded by mu
 
-	load     Load      // the last one; the goroutine's
-	loadedAt time.Time // the goroutine's
+	looked   time.Time // when Load was asked last; the goroutine's, as what follows
+	load     Load      // the last one that the governor was told
+	loadedAt time.Time
 }
 
 // PrefetcherConfig says what NewPrefetcher makes.
@@ -59,7 +60,7 @@ type Load struct {
 
 const (
 	loadEvery    = 20 * time.Millisecond
-	hourglass    = time.Minute // how long the goroutine trusts a clock that may be set
+	hourglass    = time.Minute // when the goroutine looks if nothing happens: the clock may be set
 	commitFill   = 64 << 20    // bytes filled between two commits: so none takes long
 	roomEvery    = 200 * time.Millisecond
 	roomLeast    = 16 << 20 // with less filling waits
@@ -115,7 +116,7 @@ func (p *Prefetcher) loop(ctx context.Context) {
 // pump begins what may be begun and returns when to look again.
 func (p *Prefetcher) pump(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
-		x, mode, n, wait := p.choose()
+		x, mode, n, wait := p.choose(p.sample())
 		if x == nil {
 			return wait
 		}
@@ -145,7 +146,7 @@ func (p *Prefetcher) pump(ctx context.Context) time.Duration {
 
 // choose returns whose turn it is, how, and how much it may fetch; or nil and
 // how long nothing may be sent unless something happens.
-func (p *Prefetcher) choose() (next *prefetched, mode prefetch.Mode, n int64, wait time.Duration) {
+func (p *Prefetcher) choose(l *Load) (next *prefetched, mode prefetch.Mode, n int64, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -185,7 +186,9 @@ func (p *Prefetcher) choose() (next *prefetched, mode prefetch.Mode, n int64, wa
 	if next == nil {
 		return nil, 0, 0, wait
 	}
-	p.observe(now)
+	if l != nil {
+		p.observe(now, *l)
+	}
 	n = p.governor.FetchSize()
 	may := p.governor.May(now, mode, n)
 	for _, x := range p.images {
@@ -208,12 +211,19 @@ func (p *Prefetcher) choose() (next *prefetched, mode prefetch.Mode, n int64, wa
 	return next, mode, n, 0
 }
 
-// observe tells the governor what else goes on. The caller holds mu.
-func (p *Prefetcher) observe(now time.Time) {
-	if p.cfg.Load == nil || now.Sub(p.loadedAt) < loadEvery {
-		return
+// sample returns what else goes on, if it is time to look; nil: it is not. It
+// is asked without the lock, which readers take.
+func (p *Prefetcher) sample() *Load {
+	if p.cfg.Load == nil || time.Since(p.looked) < loadEvery {
+		return nil
 	}
+	p.looked = time.Now()
 	l := p.cfg.Load()
+	return &l
+}
+
+// observe tells the governor what else goes on. The caller holds mu.
+func (p *Prefetcher) observe(now time.Time, l Load) {
 	if d := now.Sub(p.loadedAt); d < 50*loadEvery { // else it is not what goes on now
 		p.governor.Busy(now, float64(l.Commands-p.load.Commands)/d.Seconds(), l.Queue)
 		if l.Throttled > p.load.Throttled {

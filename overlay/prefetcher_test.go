@@ -569,3 +569,52 @@ func BenchmarkFollow(b *testing.B) {
 		})
 	}
 }
+
+// TestFillHearsOfLoad slows down while the node is busy, and stops while the
+// store wants to be left alone.
+func TestFillHearsOfLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var commands, throttled atomic.Uint64
+		var until atomic.Int64
+		began := time.Now()
+		var rate atomic.Int64 // commands a second
+		r := newFillRig(t, 512<<20, PrefetcherConfig{Load: func() Load {
+			commands.Store(uint64(time.Since(began).Seconds() * float64(rate.Load())))
+			return Load{Commands: commands.Load(), Throttled: throttled.Load(), Until: time.Unix(0, until.Load())}
+		}})
+		defer r.close()
+		r.image.rate = 50e6
+		brought := func(d time.Duration) int64 {
+			before := r.absent()
+			time.Sleep(d)
+			return before - r.absent()
+		}
+		r.v.SetPrefetch(PrefetchIdle, false)
+		brought(2 * time.Second)
+		alone := brought(2 * time.Second)
+		rate.Store(20000)
+		brought(200 * time.Millisecond)
+		busy := brought(time.Second)
+		if busy > alone/2/2 || busy == 0 {
+			t.Errorf("%d bytes in a second while the node is busy, %d in two while it is not", busy, alone)
+		}
+		if st := r.cache.PrefetchStats(); st.State != StateYielding {
+			t.Errorf("%+v, want it to yield", st)
+		}
+		rate.Store(0)
+		brought(time.Second)
+		throttled.Store(1)
+		until.Store(time.Now().Add(3 * time.Second).UnixNano())
+		brought(300 * time.Millisecond)
+		if n := brought(2 * time.Second); n > 0 {
+			t.Errorf("%d bytes while the store wants to be left alone", n)
+		}
+		if st := r.cache.PrefetchStats(); st.Reason != "the store asks to slow down" {
+			t.Errorf("%+v, want it to say why", st)
+		}
+		brought(2 * time.Second)
+		if n := brought(time.Second); n == 0 {
+			t.Error("it does not go on")
+		}
+	})
+}
