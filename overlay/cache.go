@@ -232,7 +232,7 @@ func (c *Cache) Stats() CacheStats {
 // Close ends fetches that are under way, records what is here, and closes the
 // file. No volume may use the cache any more.
 func (c *Cache) Close() error {
-	c.prefetched.leave(c)
+	c.prefetched.leave()
 	c.fetches.close()
 	c.pool.leave(c)
 	if err := c.copy.close(); err != nil && !errors.Is(err, block.ErrClosed) {

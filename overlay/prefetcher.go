@@ -132,7 +132,6 @@ func (p *Prefetcher) pump(ctx context.Context) time.Duration {
 		o := x.cache.begin(run, forFill, func(o *fetch) { p.ended(x, o, now) })
 		if o != nil { // nobody was faster
 			p.governor.Sent(now, mode, o.r.Len())
-			x.flight++
 			weight := int64(1)
 			if mode != prefetch.Idle {
 				weight = fullWeight
@@ -257,7 +256,6 @@ func (p *Prefetcher) ended(x *prefetched, o *fetch, began time.Time) {
 	err := errors.Join(o.err, o.lost)
 	p.mu.Lock()
 	now := time.Now()
-	x.flight--
 	p.governor.Done(now, o.r.Len(), now.Sub(began), err == nil)
 	switch {
 	case err == nil:
@@ -302,7 +300,6 @@ type prefetched struct {
 	// Guarded by the mutex of the Prefetcher.
 	state       PrefetchState
 	reason      string
-	flight      int
 	served      int64 // bytes, by weight
 	uncommitted int64
 	backoff     prefetch.Backoff
@@ -336,7 +333,7 @@ func (x *prefetched) init(c *Cache, p *Prefetcher) {
 }
 
 // leave ends the filling of a cache that is being closed.
-func (x *prefetched) leave(*Cache) {
+func (x *prefetched) leave() {
 	if x.p == nil {
 		return
 	}
