@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"fmt"
 	"sync"
 
 	"skylun/block"
@@ -150,7 +149,7 @@ func (c *Cache) spoilt(r block.Range, err error) {
 	args := []any{"image", c.name, "offset", r.Off, "bytes", r.Len()}
 	if err != nil {
 		text, count = "a local copy cannot be read; it is fetched again", &c.counts.unreadable
-		args = append(args, "error", fmt.Errorf("%w", err))
+		args = append(args, "error", err)
 	}
 	count.Add(n / block.Size)
 	if c.spoiltLog.now() {
