@@ -506,8 +506,8 @@ func (a *Array) grow(f *body, size int64) error {
 		}
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.gate.close()
+	defer f.gate.open()
 	f.at = grown[0]
 	if f.next != nil {
 		f.next = grown[1]

@@ -24,29 +24,28 @@ type body struct {
 	name  string
 	users int // guarded by array.mu
 
-	changing   sync.Mutex // held by what changes the layout, before mu
+	changing   sync.Mutex // held by what changes the layout, before gate
 	gone       bool       // guarded by changing: the file was removed
 	moveBuffer []byte     // of the one who moves it
 
-	// mu is held shared by every call while it uses the layout, and alone only for
-	// the moment in which the layout changes. Calls that sync do not hold it
-	// meanwhile.
-	mu     sync.RWMutex
-	only   *part         // guarded by mu: all of the file is here, at identical offsets; nil: look it up
-	at     *placed       // guarded by mu
-	next   *placed       // guarded by mu: where it is being moved to, nil: nowhere
-	cursor int64         // guarded by mu: what is below is in next
-	moving block.Range   // guarded by mu: is being copied; who wants to write to it waits for moved
-	moved  chan struct{} // guarded by mu
-	parts  []*part       // guarded by mu: all pieces; replaced, never changed
-	old    []*part       // guarded by mu: that hold nothing any more, to be closed
+	// Every call is inside while it uses the layout; it is shut only for the moment
+	// in which the layout changes. Calls that sync are not inside meanwhile.
+	gate   gate
+	only   *part         // guarded by gate: all of the file is here, at identical offsets; nil: look it up
+	at     *placed       // guarded by gate
+	next   *placed       // guarded by gate: where it is being moved to, nil: nowhere
+	cursor int64         // guarded by gate: what is below is in next
+	moving block.Range   // guarded by gate: is being copied; who wants to write to it waits for moved
+	moved  chan struct{} // guarded by gate
+	parts  []*part       // guarded by gate: all pieces; replaced, never changed
+	old    []*part       // guarded by gate: that hold nothing any more, to be closed
 }
 
 // Size returns the length in bytes.
 func (f *File) Size() int64 { return f.size.Load() }
 
 // where returns the part that off is on, its offset there, and how many bytes
-// follow it. The caller holds mu.
+// follow it. The caller is inside the gate.
 func (f *body) where(off int64) (p *part, at, n int64) {
 	if f.next != nil && off < f.cursor {
 		p, at, n = f.next.at(off)
@@ -57,10 +56,10 @@ func (f *body) where(off int64) (p *part, at, n int64) {
 
 // ReadAt fills p from off, or fails.
 func (f *body) ReadAt(p []byte, off int64) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.gate.enter()
+	defer f.gate.leave()
 	if f.only != nil {
-		return f.only.read(p, off)
+		return f.only.told(f.only.Piece.ReadAt(p, off))
 	}
 	return f.spread(reading, p, off)
 }
@@ -68,10 +67,10 @@ func (f *body) ReadAt(p []byte, off int64) error {
 // TryReadAt fills p from off when its bytes are in memory. Where a file
 // system cannot tell, it reads.
 func (f *body) TryReadAt(p []byte, off int64) (done bool, err error) {
-	if !f.mu.TryRLock() {
+	if !f.gate.tryEnter() {
 		return false, nil // the layout changes
 	}
-	defer f.mu.RUnlock()
+	defer f.gate.leave()
 	if f.only != nil {
 		return f.only.TryReadAt(p, off)
 	}
@@ -93,21 +92,23 @@ func (f *File) WriteAt(p []byte, off int64) error {
 		return fmt.Errorf("write %d+%d of %s: %w", off, len(p), f.name, block.ErrOutOfRange)
 	}
 	f.lockForWrite(off, int64(len(p)))
-	defer f.mu.RUnlock()
+	defer f.gate.leave()
 	if f.only != nil {
-		return f.only.write(p, off)
+		err := f.only.Piece.WriteAt(p, off)
+		f.only.touched()
+		return f.only.told(err)
 	}
 	return f.spread(writing, p, off)
 }
 
-// lockForWrite locks mu shared when nothing of the range is being moved.
+// lockForWrite enters the gate when nothing of the range is being moved.
 func (f *body) lockForWrite(off, n int64) {
-	f.mu.RLock()
+	f.gate.enter()
 	for off < f.moving.End && f.moving.Off < off+n {
 		moved := f.moved
-		f.mu.RUnlock()
+		f.gate.leave()
 		<-moved
-		f.mu.RLock()
+		f.gate.enter()
 	}
 }
 
@@ -123,12 +124,12 @@ func (f *File) CopyFrom(off int64, src any, from, n int64) (done bool, err error
 		return true, fmt.Errorf("write %d+%d of %s: %w", off, n, f.name, block.ErrOutOfRange)
 	}
 	f.lockForWrite(off, n)
-	defer f.mu.RUnlock()
+	defer f.gate.leave()
 	if s.body != f.body {
-		if !s.mu.TryRLock() { // two files that copy from each other must not wait for each other
+		if !s.gate.tryEnter() { // two files that copy from each other must not wait for each other
 			return false, nil
 		}
-		defer s.mu.RUnlock()
+		defer s.gate.leave()
 	}
 	for n > 0 {
 		to, at, c := f.where(off)
@@ -162,7 +163,7 @@ func (f *body) zero(off, n int64) error {
 // each calls do for each run of a range on its part, as a write.
 func (f *body) each(off, n int64, do func(p *part, off, n int64) error) error {
 	f.lockForWrite(off, n)
-	defer f.mu.RUnlock()
+	defer f.gate.leave()
 	for n > 0 {
 		p, at, c := f.where(off)
 		for c = min(c, n); c < n; { // neighbours on one member are one hole
@@ -185,9 +186,9 @@ func (f *body) each(off, n int64, do func(p *part, off, n int64) error) error {
 // written since the last Sync, and a later Sync that succeeds does not change
 // that.
 func (f *body) Sync() error {
-	f.mu.RLock()
+	f.gate.enter()
 	only, all := f.only, f.parts
-	f.mu.RUnlock()
+	f.gate.leave()
 	if only != nil {
 		return only.sync()
 	}
@@ -231,7 +232,7 @@ func (f *File) DataRanges(fn func(block.Range) error) error {
 	data := map[*part]*known{}
 	var r block.Range // not told yet
 	for off, size := int64(0), f.size.Load(); off < size; {
-		f.mu.RLock()
+		f.gate.enter()
 		p, at, n := f.where(off)
 		n = min(n, size-off)
 		k := data[p]
@@ -244,7 +245,7 @@ func (f *File) DataRanges(fn func(block.Range) error) error {
 			k.from = at
 			k.Range, err = p.NextData(at)
 		}
-		f.mu.RUnlock()
+		f.gate.leave()
 		if err != nil {
 			return err
 		}
@@ -278,7 +279,7 @@ func (f *File) DataRanges(fn func(block.Range) error) error {
 // Clear makes all of the file zeros and gives its space back.
 func (f *body) Clear() error {
 	f.lockForWrite(0, math.MaxInt64)
-	defer f.mu.RUnlock()
+	defer f.gate.leave()
 	for _, p := range f.parts {
 		if err := p.clear(); err != nil {
 			return err
@@ -315,8 +316,8 @@ func (f *File) Resize(size int64) error {
 
 // capacity returns how long the file can be without growing.
 func (f *body) capacity() int64 {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.gate.enter()
+	defer f.gate.leave()
 	if f.next != nil {
 		return min(f.at.size, f.next.size)
 	}
@@ -325,8 +326,8 @@ func (f *body) capacity() int64 {
 
 // Allocated returns the bytes that the file occupies on its members.
 func (f *body) Allocated() (sum int64, err error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.gate.enter()
+	defer f.gate.leave()
 	for _, p := range f.parts {
 		n, err := p.Piece.Allocated()
 		if err != nil {
@@ -340,8 +341,8 @@ func (f *body) Allocated() (sum int64, err error) {
 // Free returns the bytes that the file can still take: evenly written, until the
 // first of its members is full.
 func (f *body) Free() (int64, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.gate.enter()
+	defer f.gate.leave()
 	l := f.at
 	if f.next != nil {
 		l = f.next

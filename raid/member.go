@@ -58,7 +58,7 @@ type slot struct {
 	weight  int
 	present bool
 
-	inFlight atomic.Int64 // calls that may have to wait
+	inFlight atomic.Int64 // calls that may have to wait, but for those of files that are on it alone: their gates count
 	errors   atomic.Uint64
 }
 
@@ -76,6 +76,11 @@ func (p *part) begin() { p.on.inFlight.Add(1) }
 
 func (p *part) end(err error) error {
 	p.on.inFlight.Add(-1)
+	return p.told(err)
+}
+
+// told counts an error.
+func (p *part) told(err error) error {
 	if err != nil {
 		p.on.errors.Add(1)
 	}

@@ -169,8 +169,8 @@ func (f *body) beginMove() error {
 	if err := f.array.store(f.name, r); err != nil {
 		return undo(parts, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.gate.close()
+	defer f.gate.open()
 	f.next, f.cursor = next, 0
 	f.parts = slices.Concat(f.parts, parts)
 	f.choose()
@@ -189,17 +189,17 @@ func (f *body) movePiece(first bool) (done bool, cursor int64, err error) {
 	if r.Empty() {
 		return true, f.cursor, f.endMove()
 	}
-	f.mu.Lock() // those who write now are done when it is there
+	f.gate.close() // those who write now are done when it is there
 	f.moving, f.moved = r, make(chan struct{})
-	f.mu.Unlock()
+	f.gate.open()
 	defer func() {
-		f.mu.Lock()
+		f.gate.close()
 		if err == nil {
 			f.cursor = r.End
 		}
 		close(f.moved)
 		f.moving, f.moved = block.Range{}, nil
-		f.mu.Unlock()
+		f.gate.open()
 		if err == nil {
 			err = f.punchOld(r)
 		}
@@ -290,12 +290,12 @@ func (f *body) endMove() error {
 		return err
 	}
 	unused := partsOf(f.at)
-	f.mu.Lock()
+	f.gate.close()
 	f.at, f.next, f.cursor = f.next, nil, 0
 	f.parts = slices.DeleteFunc(slices.Clone(f.parts), func(p *part) bool { return slices.Contains(unused, p) })
 	f.old = append(f.old, unused...)
 	f.choose()
-	f.mu.Unlock()
+	f.gate.open()
 	if err := f.array.removePieces(f.name, old); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (r *request) add(p *part, at int64, b []byte) {
 	w.runs = append(w.runs[:0], run{at, b})
 }
 
-// spread reads or writes b at off. The caller holds mu.
+// spread reads or writes b at off. The caller is inside the gate.
 func (f *body) spread(d direction, b []byte, off int64) error {
 	p, at, n := f.where(off)
 	if n >= int64(len(b)) {

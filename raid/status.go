@@ -13,9 +13,22 @@ type MemberStatus struct {
 
 // Members returns the members in their order.
 func (a *Array) Members() (all []MemberStatus) {
+	alone := map[*slot]int64{} // calls of files that are on one member
+	a.mu.Lock()
+	for _, f := range a.files {
+		inside := f.gate.inside.Load()
+		if f.gate.tryEnter() {
+			if f.only != nil {
+				alone[f.only.on] += inside
+			}
+			f.gate.leave()
+		}
+	}
+	a.mu.Unlock()
 	for _, s := range a.slots {
 		m := MemberStatus{Where: s.where, Kind: s.kind, Weight: s.weight, Errors: s.errors.Load(), InFlight: s.inFlight.Load()}
 		m.Total, m.Free, m.Err = s.Space()
+		m.InFlight += alone[s]
 		all = append(all, m)
 	}
 	return all
