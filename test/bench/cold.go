@@ -69,8 +69,9 @@ var coldRows = []coldRow{
 	{name: "cold: boot without profile", unit: "s", atMost: true, want: 1, against: []string{"nbdkit", "copy-on-read"}, measure: bootCold},
 	{name: "cold: boot with profile", unit: "s", atMost: true, want: 1, against: []string{"nbdkit", "copy-on-read"}, measure: bootProfiled, theirs: bootCold},
 	{name: "cold: boot after full prefetch", unit: "s", atMost: true, want: 1, against: []string{"nbdkit", "copy-on-read"}, measure: bootLocal},
-	{name: "cold: time of 64 boots together", unit: "s", atMost: true, want: 1.5, against: []string{""}, other: "one boot", measure: stormTime, theirs: bootCold},
-	{name: "cold: time of 64 boots together, with profile", unit: "s", atMost: true, want: 1.5, against: []string{""}, other: "one boot with profile", measure: stormProfiled, theirs: bootProfiled},
+	{name: "cold: time of 64 boots together", unit: "s", atMost: true, want: 1.5, against: []string{""}, other: "one boot", measure: stormTime, theirs: slowBoot},
+	{name: "cold: time of 64 boots together, with profile", unit: "s", atMost: true, want: 1.5, against: []string{""}, other: "one boot", measure: stormProfiled, theirs: slowBoot},
+	{name: "cold: time of 64 boots together, with profile", unit: "s", atMost: true, want: 1.5, against: []string{""}, other: "64 boots of what is local", measure: stormProfiled, theirs: stormLocal},
 	{name: "cold: bytes fetched by 64 boots", unit: "MiB", atMost: true, want: 1.1, against: []string{""}, other: "distinct bytes read", measure: stormBytes, theirs: distinctBytes},
 	{name: "cold: bytes fetched by 64 boots, with profile", unit: "MiB", atMost: true, want: 1.1, against: []string{""}, other: "distinct bytes read", measure: stormBytesProfiled, theirs: distinctBytes},
 	{name: "cold: p99 of local reads while all is fetched", unit: "ms", atMost: true, want: 1.1, against: []string{""}, other: "without prefetch", measure: latency("idle", true), theirs: latency("off", true)},
@@ -302,10 +303,27 @@ func (c *cold) trace() boottrace.Trace { return boottrace.Linux(c.size, coldBoot
 // chains is how many reads a guest has in flight when it boots.
 const chains = 6
 
-func (c *cold) boot(ctx context.Context, d block.Reader) (float64, error) {
+func (c *cold) boot(ctx context.Context, d block.Reader) (float64, error) { return c.bootAt(ctx, d, 1) }
+
+func (c *cold) bootAt(ctx context.Context, d block.Reader, pace float64) (float64, error) {
 	begin := time.Now()
-	err := c.trace().Replay(ctx, 1, d.ReadAt)
+	err := c.trace().Replay(ctx, pace, d.ReadAt)
 	return time.Since(begin).Seconds(), err
+}
+
+// stormPace makes guests work about two seconds while they boot. 64 of them
+// and the server share the processors with each other, which guests of their
+// own machines do not.
+const stormPace = 24
+
+// slowBoot is bootCold with a guest like those of a storm.
+func slowBoot(ctx context.Context, c *cold, side coldSide) (s float64, err error) {
+	c.forget()
+	err = c.with(side, coldConfig{prefetch: "readahead"}, chains, func(_ *coldServer, d block.Reader) error {
+		s, err = c.bootAt(ctx, d, stormPace)
+		return err
+	})
+	return s, err
 }
 
 // bootCold is the time of a boot from what nobody has read before.
@@ -361,10 +379,20 @@ func bootLocal(ctx context.Context, c *cold, side coldSide) (s float64, err erro
 	return s, err
 }
 
-// storm boots from many volumes of the image together.
-func (c *cold) storm(ctx context.Context) (seconds, mib float64, err error) {
+// storm boots from many volumes of the image together; if local, when all of it
+// is local.
+func (c *cold) storm(ctx context.Context, local bool) (seconds, mib float64, err error) {
+	cfg := coldConfig{prefetch: "readahead", volumes: coldMany}
+	if local {
+		cfg.prefetch = "full"
+	}
 	before := c.store.Stats().Bytes
-	err = c.serve(coldSides["skylun"], coldConfig{prefetch: "readahead", volumes: coldMany}, func(s *coldServer) error {
+	err = c.serve(coldSides["skylun"], cfg, func(s *coldServer) error {
+		if local {
+			if err := s.waitLocal(ctx); err != nil {
+				return err
+			}
+		}
 		var all []block.Reader
 		for v := range coldMany {
 			d, hangUp, err := s.disks(v, chains)
@@ -378,7 +406,7 @@ func (c *cold) storm(ctx context.Context) (seconds, mib float64, err error) {
 		g, ctx := errgroup.WithContext(ctx)
 		for _, d := range all {
 			g.Go(func() error {
-				_, err := c.boot(ctx, d)
+				_, err := c.bootAt(ctx, d, stormPace)
 				return err
 			})
 		}
@@ -391,13 +419,19 @@ func (c *cold) storm(ctx context.Context) (seconds, mib float64, err error) {
 
 func stormTime(ctx context.Context, c *cold, _ coldSide) (float64, error) {
 	c.forget()
-	s, _, err := c.storm(ctx)
+	s, _, err := c.storm(ctx, false)
+	return s, err
+}
+
+func stormLocal(ctx context.Context, c *cold, _ coldSide) (float64, error) {
+	c.forget()
+	s, _, err := c.storm(ctx, true)
 	return s, err
 }
 
 func stormBytes(ctx context.Context, c *cold, _ coldSide) (float64, error) {
 	c.forget()
-	_, mib, err := c.storm(ctx)
+	_, mib, err := c.storm(ctx, false)
 	return mib, err
 }
 
@@ -405,7 +439,7 @@ func stormProfiled(ctx context.Context, c *cold, _ coldSide) (float64, error) {
 	if err := c.record(ctx); err != nil {
 		return 0, err
 	}
-	s, _, err := c.storm(ctx)
+	s, _, err := c.storm(ctx, false)
 	return s, err
 }
 
@@ -413,7 +447,7 @@ func stormBytesProfiled(ctx context.Context, c *cold, _ coldSide) (float64, erro
 	if err := c.record(ctx); err != nil {
 		return 0, err
 	}
-	_, mib, err := c.storm(ctx)
+	_, mib, err := c.storm(ctx, false)
 	return mib, err
 }
 
@@ -441,7 +475,7 @@ func latency(prefetch string, local bool) func(context.Context, *cold, coldSide)
 					}
 				}
 			} else {
-				n = 60
+				n = 300
 				pick = func() int64 { return near + rnd.Int64N((c.size-near)/4096)*4096 }
 			}
 			var took []float64

@@ -133,6 +133,9 @@ func (s *coldServer) end() error {
 // waitLocal returns when all of the image is local.
 func (s *coldServer) waitLocal(ctx context.Context) error {
 	client, err := admin.Dial(ctx, filepath.Join(s.dir, "data", "skylun.sock"))
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		client, err = admin.Dial(ctx, filepath.Join(s.dir, "data", "skylun.sock")) // it is there a moment after the portal
+	}
 	if err != nil {
 		return err
 	}
