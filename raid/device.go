@@ -74,8 +74,8 @@ func (d *osDevice) failed(op string, err error) error {
 func (d *osDevice) Size() int64 { return d.size }
 
 func (d *osDevice) ReadAt(p []byte, off int64) error {
-	if _, err := d.f.ReadAt(p, off); err != nil {
-		return memberError(err)
+	if err := readFull(d.fd, p, off); err != nil {
+		return d.failed("read", err)
 	}
 	return nil
 }
@@ -95,8 +95,8 @@ func (d *osDevice) TryReadAt(p []byte, off int64) (done bool, err error) {
 }
 
 func (d *osDevice) WriteAt(p []byte, off int64) error {
-	if _, err := d.f.WriteAt(p, off); err != nil {
-		return memberError(err)
+	if err := writeFull(d.fd, p, off); err != nil {
+		return d.failed("write", err)
 	}
 	return nil
 }

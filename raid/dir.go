@@ -3,6 +3,7 @@ package raid
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -116,8 +117,43 @@ func (f *dirPiece) failed(op string, err error) error {
 }
 
 func (f *dirPiece) ReadAt(p []byte, off int64) error {
-	if _, err := f.f.ReadAt(p, off); err != nil {
-		return memberError(err)
+	if err := readFull(f.fd, p, off); err != nil {
+		return f.failed("read", err)
+	}
+	return nil
+}
+
+// readFull fills p. It takes some tens of nanoseconds less than os.File, which
+// has to reckon with Close.
+func readFull(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pread(fd, p, off)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		default:
+			p, off = p[n:], off+int64(n)
+		}
+	}
+	return nil
+}
+
+// writeFull writes all of p.
+func writeFull(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, off)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrShortWrite
+		default:
+			p, off = p[n:], off+int64(n)
+		}
 	}
 	return nil
 }
@@ -151,8 +187,8 @@ func tryRead(fd int, p []byte, off int64) (done, can bool, err error) {
 }
 
 func (f *dirPiece) WriteAt(p []byte, off int64) error {
-	if _, err := f.f.WriteAt(p, off); err != nil {
-		return memberError(err)
+	if err := writeFull(f.fd, p, off); err != nil {
+		return f.failed("write", err)
 	}
 	return nil
 }

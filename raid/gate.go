@@ -30,10 +30,12 @@ func (g *gate) tryEnter() bool {
 
 // enter waits until the gate is not shut, and enters.
 func (g *gate) enter() {
-	for !g.tryEnter() {
-		g.mu.Lock() // until it is open
-		g.mu.Unlock()
+	if g.tryEnter() {
+		return
 	}
+	g.mu.Lock() // whoever shuts it holds that
+	g.inside.Add(1)
+	g.mu.Unlock()
 }
 
 func (g *gate) leave() { g.inside.Add(-1) }
