@@ -47,7 +47,7 @@ type Config struct {
 type Array struct {
 	cfg   Config
 	log   *slog.Logger
-	slots []*slot // in their order; those that are not present last
+	slots []*slot // in their order
 
 	moving  sync.Mutex // held by Rebalance, before opening
 	opening sync.Mutex // held while files are opened, made and removed; before mu
@@ -91,7 +91,7 @@ func OpenArray(cfg Config) (_ *Array, err error) {
 		if err != nil {
 			return nil, err
 		}
-		a.slots = []*slot{{Member: d, where: d.path, kind: kindDirectory, present: true}}
+		a.slots = []*slot{{Member: d, where: d.path, kind: kindDirectory}}
 		return a, nil
 	}
 	if err := a.assemble(); err != nil {
@@ -219,15 +219,13 @@ func (a *Array) segment(size int64) (s segment, err error) {
 	var weights []int
 	weighted := false
 	for _, m := range a.slots {
-		if m.present {
-			total, _, err := m.Space()
-			if err != nil {
-				return s, err
-			}
-			s.On = append(s.On, m.number)
-			parts, weights = append(parts, total), append(weights, m.weight)
-			weighted = weighted || m.weight > 0
+		total, _, err := m.Space()
+		if err != nil {
+			return s, err
 		}
+		s.On = append(s.On, m.number)
+		parts, weights = append(parts, total), append(weights, m.weight)
+		weighted = weighted || m.weight > 0
 	}
 	if s.Stripe = a.cfg.Stripe; len(s.On) == 1 {
 		s.Stripe = stripe.MinSize // nothing is striped, and nothing has to be rounded up
@@ -276,7 +274,7 @@ func (a *Array) pieces(name string, l *placed, create bool) (all []*part, err er
 	parts := map[int]*part{}
 	for number, used := range l.used {
 		s := a.slot(number)
-		if s == nil || !s.present {
+		if s == nil {
 			return all, fmt.Errorf("%s: a part of it is on member %d, which is not there: %w", name, number, ErrNotExist)
 		}
 		do := s.Open
@@ -302,7 +300,7 @@ func (a *Array) removePieces(name string, p placement) error {
 	var errs []error
 	for _, seg := range p.Segments {
 		for _, number := range seg.On {
-			if s := a.slot(number); s != nil && s.present {
+			if s := a.slot(number); s != nil {
 				errs = append(errs, s.Remove(pieceName(name, p.Gen)))
 			}
 		}
@@ -521,9 +519,7 @@ func (a *Array) grow(f *body, size int64) error {
 func (a *Array) Close() error {
 	var errs []error
 	for _, s := range a.slots {
-		if s.present {
-			errs = append(errs, s.Close())
-		}
+		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
 }

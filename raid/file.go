@@ -338,8 +338,12 @@ func (f *body) Allocated() (sum int64, err error) {
 	return sum, nil
 }
 
+// plenty is told of where no write ever needs more space.
+const plenty = 1 << 50
+
 // Free returns the bytes that the file can still take: evenly written, until the
-// first of its members is full.
+// first of its members is full. On a member with identical allocation it has all
+// its space already.
 func (f *body) Free() (int64, error) {
 	f.gate.enter()
 	defer f.gate.leave()
@@ -347,10 +351,10 @@ func (f *body) Free() (int64, error) {
 	if f.next != nil {
 		l = f.next
 	}
-	least := int64(math.MaxInt64)
+	least := int64(plenty)
 	for number, used := range l.used {
 		s := f.array.slot(number)
-		if s == nil || !s.present {
+		if s == nil || s.kind == Identical {
 			continue
 		}
 		_, free, err := s.Space()

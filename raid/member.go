@@ -51,12 +51,11 @@ type Piece interface {
 // slot is a member in its place in the array.
 type slot struct {
 	Member
-	id      string
-	number  int // in records, never used again
-	where   string
-	kind    string
-	weight  int
-	present bool
+	id     string
+	number int // in records, never used again
+	where  string
+	kind   string
+	weight int
 
 	inFlight atomic.Int64 // calls that may have to wait, but for those of files that are on it alone: their gates count
 	errors   atomic.Uint64

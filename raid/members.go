@@ -540,7 +540,7 @@ func (a *Array) seat(rec *arrayRecord, all []*candidate) error {
 		if err != nil {
 			return fmt.Errorf("member %s: %w", c.where, err)
 		}
-		a.slots = append(a.slots, &slot{Member: member, id: m.ID, number: m.Number, where: c.where, kind: c.kind, weight: c.cfg.Weight, present: true})
+		a.slots = append(a.slots, &slot{Member: member, id: m.ID, number: m.Number, where: c.where, kind: c.kind, weight: c.cfg.Weight})
 	}
 	if len(order) == 0 {
 		return fmt.Errorf("%w: none of them is there", ErrMember)

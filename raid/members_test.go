@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"skylun/block"
 	"skylun/raid"
 	"skylun/raid/raidtest"
 )
@@ -386,4 +387,33 @@ func TestStampsAfterCrash(t *testing.T) {
 		s.must(s.dirs("a", "b"), func(a *raid.Array) { s.create(a, "layers/1") })
 		s.must(s.dirs("b", "a"), func(a *raid.Array) { s.check(a, "layers/1") })
 	}
+}
+
+// TestFree: what is full by design is not short of space.
+func TestFree(t *testing.T) {
+	s := newSite(t)
+	s.must([]raid.MemberConfig{preset(t, s.dir, "a", 8<<20, raid.Identical)}, func(a *raid.Array) {
+		f, err := a.Create("layers/1", 7<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if free, err := f.Free(); err != nil || free < 1<<40 {
+			t.Errorf("a file with all its space: %d bytes free, %v", free, err)
+		}
+		if _, err := a.Create("layers/2", 4096); !errors.Is(err, block.ErrNoSpace) {
+			t.Errorf("a file without space: %v", err)
+		}
+	})
+	s = newSite(t)
+	s.must([]raid.MemberConfig{preset(t, s.dir, "a", 8<<20, raid.Chunks), preset(t, s.dir, "b", 20<<20, raid.Chunks)}, func(a *raid.Array) {
+		f, err := a.Create("layers/1", 64<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if free, err := f.Free(); err != nil || free < 15<<20 || free > 28<<20 {
+			t.Errorf("a file that may use all chunks: %d bytes free, %v", free, err)
+		}
+	})
 }

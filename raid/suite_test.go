@@ -243,6 +243,9 @@ func TestFiles(t *testing.T) {
 			}
 		}
 		for _, m := range files {
+			if free, err := m.f.Free(); err != nil || free <= 0 {
+				t.Errorf("%s: free %d %v", m.name, free, err)
+			}
 			if err := errors.Join(m.check(0, int64(len(m.want))), m.checkRanges(), m.f.Close(), a.Remove(m.name)); err != nil {
 				t.Error(err)
 			}
