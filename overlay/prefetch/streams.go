@@ -76,7 +76,7 @@ func (s *Streams) SetWindow(n int64) { s.most = min(max(n, streamMin), streamMos
 // to fetch. So most reads are compared with a place for each stream, and that is
 // all.
 func (s *Streams) Read(off, n int64, waited bool) (a Ahead, ok bool) {
-	far := nearby + 2*n
+	far := nearby + (overtaken+1)*n // no less than what continues allows
 	for i := range s.places {
 		if uint64(off-s.places[i]+far) > uint64(2*far) {
 			continue
