@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"skylun/raid"
@@ -36,6 +37,7 @@ type crashWorld struct {
 	value   uint64
 	array   *raid.Array
 	files   []*crashFile
+	looking sync.Mutex // members are synced beside each other
 	cuts    int
 	err     error // the first thing found
 	doing   string
@@ -153,6 +155,8 @@ func (w *crashWorld) left(cut bool) (*crashWorld, error) {
 
 // point is where a power cut may leave something else than before.
 func (w *crashWorld) point(name string) {
+	w.looking.Lock()
+	defer w.looking.Unlock()
 	if w.err != nil || w.rnd.IntN(4) > 0 || strings.HasPrefix(w.doing, "create") {
 		return
 	}
