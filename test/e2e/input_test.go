@@ -42,10 +42,10 @@ func (s *server) refuse(status int, words []string, args ...string) {
 }
 
 // made returns the files that exist below the data directory, but for the
-// database.
+// database, and what tells the member that belongs to it.
 func (s *server) made() (names []string) {
 	filepath.WalkDir(filepath.Join(s.dir, "data"), func(name string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && !strings.HasPrefix(d.Name(), "skylun.db") {
+		if err == nil && !d.IsDir() && !strings.HasPrefix(d.Name(), "skylun.db") && d.Name() != ".skylun-member" {
 			names = append(names, name)
 		}
 		return nil
