@@ -16,7 +16,7 @@ import (
 // eventually calls f until it returns nothing, or fails with what it returned.
 func eventually(t *testing.T, f func() string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		what := f()
 		if what == "" {

@@ -85,6 +85,9 @@ func read(ctx context.Context, v *volume, what string, f func(p []byte, off int6
 	}()
 	for done := range order {
 		got := <-done
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if got.err != nil {
 			return fmt.Errorf("read %s at %d: %w", what, got.off, got.err)
 		}
