@@ -78,7 +78,7 @@ func (s *server) members(all ...string) {
 		s.t.Fatal(err)
 	}
 	rest, _, _ := strings.Cut(string(b), "\nlocal:")
-	s.configure(rest + "\nlocal:\n  stripe_size: 64KiB\n  members:\n    - " + strings.Join(all, "\n    - ") + "\n")
+	s.configure(rest + "\nlocal:\n  low_space: 0\n  stripe_size: 64KiB\n  members:\n    - " + strings.Join(all, "\n    - ") + "\n")
 }
 
 // TestKillOnMembers is TestKill on an array of members of all kinds, which are
