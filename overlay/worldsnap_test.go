@@ -462,6 +462,12 @@ func (w *world) tidy() (what string, err error) {
 		}
 		if i := slices.IndexFunc(w.rec.vols[:], func(r record) bool { return r.top == upper.id }); i >= 0 {
 			what = fmt.Sprintf("shadow layer %d by %d", lower.id, upper.id)
+			// Shadow flushes, too. Holes that are punched after a flush would be looked
+			// at while it goes on: a cut that no power cut leaves.
+			if err := w.vols[i].v.Flush(context.Background()); err != nil {
+				return what, err
+			}
+			w.settle()
 			_, err = Shadow(ctx, lower, upper, []*Volume{w.vols[i].v})
 		} else {
 			what = fmt.Sprintf("merge layers %d and %d", lower.id, upper.id)

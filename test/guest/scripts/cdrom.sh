@@ -7,10 +7,10 @@ cd=$(disk 1)
 udevadm settle
 echo 0 >/proc/sys/dev/cdrom/autoclose # else opening the device closes the tray
 
-# label TEXT: within ten seconds udev knows of a disc with that label, or of
+# label TEXT: within thirty seconds, as other guests run beside this one, udev knows of a disc with that label, or of
 # none.
 label() {
-	for _ in $(seq 50); do
+	for _ in $(seq 150); do
 		! udevadm info -q property "$cd" | grep '^ID_FS_LABEL=' >/run/label || [ -n "$1" ] || { sleep 0.2; continue; }
 		[ "$(cut -d= -f2 /run/label)" != "$1" ] || return 0
 		sleep 0.2
