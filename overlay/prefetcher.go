@@ -509,6 +509,15 @@ func (c *Cache) waited(n int64) {
 	}
 }
 
+// localRead tells that a reader waited for the local disk for d.
+func (c *Cache) localRead(d time.Duration) {
+	if p := c.prefetched.p; p != nil {
+		p.mu.Lock()
+		p.governor.Local(time.Now(), d)
+		p.mu.Unlock()
+	}
+}
+
 func (c *Cache) throttled() {
 	c.fetches.mu.Lock()
 	c.fetches.sizer.Throttled()

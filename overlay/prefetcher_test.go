@@ -74,18 +74,24 @@ func maxTime(a, b time.Time) time.Time {
 type plainFile struct {
 	mu sync.RWMutex
 	p  []byte
+
+	takes atomic.Int64 // nanoseconds of a read that may wait
 }
 
 func newPlainFile(size int64) *plainFile { return &plainFile{p: make([]byte, size)} }
 
 func (f *plainFile) ReadAt(p []byte, off int64) error {
+	time.Sleep(time.Duration(f.takes.Load()))
+	_, err := f.TryReadAt(p, off)
+	return err
+}
+
+func (f *plainFile) TryReadAt(p []byte, off int64) (bool, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	copy(p, f.p[off:])
-	return nil
+	return true, nil
 }
-
-func (f *plainFile) TryReadAt(p []byte, off int64) (bool, error) { return true, f.ReadAt(p, off) }
 
 func (f *plainFile) WriteAt(p []byte, off int64) error {
 	f.mu.Lock()
@@ -617,4 +623,42 @@ func TestFillHearsOfLoad(t *testing.T) {
 			t.Error("it does not go on")
 		}
 	})
+}
+
+// TestFillHearsOfTheDisk: a fill takes less when it makes readers of local data
+// wait longer for the disk than they did alone.
+func TestFillHearsOfTheDisk(t *testing.T) {
+	for takes, yields := range map[time.Duration]bool{time.Millisecond: false, 8 * time.Millisecond: true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newFillRig(t, 1<<30, PrefetcherConfig{})
+			defer r.close()
+			p := make([]byte, 64<<10)
+			read := func() {
+				if err := r.v.ReadAt(t.Context(), p, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			read()
+			time.Sleep(time.Second)
+			r.file.takes.Store(int64(time.Millisecond))
+			for range 50 {
+				read()
+			}
+			r.v.SetPrefetch(PrefetchIdle, false)
+			brought := func() int64 {
+				before := r.absent()
+				for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+					read()
+				}
+				return before - r.absent()
+			}
+			brought()
+			alone := brought()
+			r.file.takes.Store(int64(takes))
+			brought()
+			if among := brought(); among < alone/2 != yields || among == 0 {
+				t.Errorf("%d bytes in a second while reads take %v, %d before", among, takes, alone)
+			}
+		})
+	}
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"time"
 
 	"skylun/block"
 )
@@ -13,9 +14,17 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer w.leave()
-	waited := v.follower != nil && !v.base.holds(off, int64(len(p)))
+	waited, began := false, time.Time{}
+	if v.follower != nil {
+		if waited = !v.base.holds(off, int64(len(p))); !waited {
+			began = time.Now() // for the disk alone, which prefetch must not slow down
+		}
+	}
 	if err := v.readQuiet(ctx, w, p, off); err != nil {
 		return v.wrap(err)
+	}
+	if !began.IsZero() {
+		v.base.localRead(time.Since(began))
 	}
 	v.follow(off, int64(len(p)), waited)
 	return nil

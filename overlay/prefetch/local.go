@@ -43,6 +43,9 @@ func (g *Governor) Local(now time.Time, d time.Duration) {
 		l.among, l.count = l.alone, 0
 		return
 	}
+	if l.alone == 0 {
+		return // nothing to compare with
+	}
 	l.among += (d - l.among) / 4
 	l.count++
 	if l.count >= 4 && now.After(l.punish) && l.among > time.Duration(localSlower*float64(l.alone))+localSlack {
