@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"skylun/block"
 	"skylun/meta"
@@ -32,13 +36,24 @@ func TestPowerCut(t *testing.T) {
 	}
 	dir := crashDir(t)
 	begin, cuts := time.Now(), 0
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range n {
-		seed := first + uint64(i)
-		c, err := crashRun(seed, dir, lie{})
-		cuts += c
-		if err != nil {
-			t.Fatalf("-devicetest.seed=%d -overlay.seeds=1: %v", seed, err)
-		}
+		g.Go(func() error {
+			seed := first + uint64(i)
+			c, err := crashRun(seed, dir, lie{})
+			mu.Lock()
+			cuts += c
+			mu.Unlock()
+			if err != nil {
+				return fmt.Errorf("-devicetest.seed=%d -overlay.seeds=1: %w", seed, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	if cuts < 5*n {
 		t.Errorf("only %d power cuts", cuts)
