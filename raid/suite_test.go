@@ -58,7 +58,7 @@ func loop(t *testing.T, dir, name string, size int64, allocate string) raid.Memb
 	}
 	out, err := exec.Command("losetup", "--find", "--show", preset(t, dir, name, size, "").Path).CombinedOutput()
 	if err != nil {
-		t.Skipf("no block device: %v: %s", err, out)
+		t.Fatalf("no block device: %v: %s", err, out)
 	}
 	path := strings.TrimSpace(string(out))
 	t.Cleanup(func() { exec.Command("losetup", "--detach", path).Run() })
@@ -73,7 +73,7 @@ func qcow2(t *testing.T, dir, name string, size int64, allocate string) raid.Mem
 	t.Helper()
 	for _, tool := range []string{"qemu-nbd", "qemu-img"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
+			t.Fatalf("%v; it is in the package qemu-utils", err)
 		}
 	}
 	image, socket := filepath.Join(dir, name), filepath.Join(dir, name+".sock")
