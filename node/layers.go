@@ -130,7 +130,7 @@ func (n *Node) sealLayers(ctx context.Context, devs ...*overlay.Layer) error {
 }
 
 // createLayers makes empty layers, which nobody knows until they are in the
-// database: a crash leaves files of no use.
+// database: a crash leaves files that removeOrphans removes.
 func (n *Node) createLayers(all []meta.Layer) (devs []*overlay.Layer, err error) {
 	var specs []raid.Spec
 	for _, m := range all {

@@ -127,3 +127,35 @@ func (n *Node) missingError(m *raid.MissingError) error {
 	}
 	return fmt.Errorf("local.members: %s is missing or empty, and has parts of %s: bring it back (is it mounted?); nothing was changed", strings.Join(m.Where, " and "), strings.Join(hit, ", "))
 }
+
+// removeOrphans removes files of the array that the database does not know: a
+// process was killed, or lost its power, between making a file and recording what
+// it is for. Nobody may be making files. Array and database belong to this process
+// alone, and what is on the members without being a file of the array is left alone.
+func (n *Node) removeOrphans() error {
+	tree, err := n.db.Tree()
+	if err != nil {
+		return err
+	}
+	caches, err := n.db.Caches()
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for id := range tree.Layers {
+		known[layerFile(id)], known[notesFile(id)] = true, true
+	}
+	for _, c := range caches {
+		known[cacheFile(c.Map)], known[sumsFile(c.Map)] = true, true
+	}
+	names, err := n.array.Names()
+	if err != nil {
+		return err
+	}
+	orphans := slices.DeleteFunc(names, func(name string) bool { return known[name] })
+	if len(orphans) == 0 {
+		return nil
+	}
+	n.log.Info("removing files that nothing has come to refer to before the last process ended", "files", strings.Join(orphans, ", "))
+	return n.array.RemoveAll(orphans)
+}

@@ -3,12 +3,15 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"skylun/meta"
 	"skylun/raid"
 )
 
@@ -158,6 +161,78 @@ func TestRebalanceStops(t *testing.T) {
 	}
 	if !bytes.Equal(content(t, n, "v")[60<<20:], want) {
 		t.Error("other content")
+	}
+	stop(t, n)
+}
+
+// TestOrphans: what a process had made and not recorded yet when it was killed is
+// gone after the next start, and nothing else.
+func TestOrphans(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	dir, device := MemberConfig{Path: filepath.Join(t.TempDir(), "dir")}, MemberConfig{Path: filepath.Join(t.TempDir(), "device"), Weight: 1}
+	if err := os.WriteFile(device.Path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(device.Path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Local.Members, cfg.Local.StripeSize = []MemberConfig{dir, device}, 64<<10
+	image := pattern(2<<20, 1)
+	putImage(t, cfg, "i", image)
+	disks(&cfg, DiskConfig{Volume: "v", Image: "i"})
+	n := start(t, cfg)
+	mine := pattern(64<<10, 8)
+	write(t, n, "v", mine, 1<<20)
+	copy(image[1<<20:], mine)
+	if _, err := n.CreateSnapshot(t.Context(), SnapshotSpec{Name: "s", Volumes: []string{"v"}}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := n.array.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := n.array.Members()[1].Free
+
+	ids, err := n.db.NewMaps(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	devs, err := n.createLayers([]meta.Layer{{ID: ids[0], Size: 8 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := n.createCacheFiles(meta.Cache{Map: ids[1], Size: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(devs[0].Close(), cache.close()); err != nil {
+		t.Fatal(err)
+	}
+	if taken := free - n.array.Members()[1].Free; taken < 4<<20 {
+		t.Fatalf("the orphans have %d bytes of the device", taken)
+	}
+	stop(t, n)
+	foreign := filepath.Join(dir.Path, "layers", "mine") // no file of the array
+	if err := os.WriteFile(foreign, mine, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	n = start(t, cfg)
+	if got, err := n.array.Names(); err != nil || !slices.Equal(got, files) {
+		t.Errorf("files %v (%v), want %v", got, err, files)
+	}
+	if now := n.array.Members()[1].Free; now != free {
+		t.Errorf("%d bytes of the device are free, %d were before", now, free)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Error(err)
+	}
+	if !bytes.Equal(content(t, n, "v"), image) {
+		t.Error("other content")
+	}
+	if problems, err := n.Check(t.Context()); err != nil || len(problems) > 0 {
+		t.Errorf("check: %v %v", problems, err)
 	}
 	stop(t, n)
 }

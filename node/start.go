@@ -48,6 +48,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err erro
 	if len(n.conflicts) > 0 {
 		return nil, errors.Join(n.conflicts...)
 	}
+	if err := n.removeOrphans(); err != nil {
+		return nil, localError("files without an owner", err)
+	}
 	plans, err := n.plans(ctx)
 	if err == nil {
 		err = n.planDrives(ctx)

@@ -210,6 +210,19 @@ func (a *Array) eachRecord(f func(name string, r *fileRecord) error) error {
 	return err
 }
 
+// Names returns the names of all files. An array without records does not know
+// them.
+func (a *Array) Names() (names []string, err error) {
+	if a.cfg.Records == nil {
+		return nil, errors.New("an array without records does not know its files")
+	}
+	err = a.eachRecord(func(name string, _ *fileRecord) error {
+		names = append(names, name)
+		return nil
+	})
+	return names, err
+}
+
 // segment returns how size bytes are laid out that are new now.
 //
 // Where somebody has asked for weights they count for all of it; else every
