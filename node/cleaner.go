@@ -24,7 +24,8 @@ import (
 //
 // A merge does not keep anybody from anything: volumes are used, opened and
 // closed, snapshots taken and removed meanwhile. Only the moment at which it is
-// recorded belongs to it alone.
+// recorded belongs to it alone. But a snapshot that was removed while it is being
+// read is left alone until that ends: it has none of what lies above.
 
 // cleaner is the goroutine that does so.
 type cleaner struct {
@@ -168,6 +169,9 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 			upper := tree.Layers[tree.Children(id)[0]]
 			if tree.IsTop(upper.ID) != shadow {
 				continue
+			}
+			if n.readWithout(id, upper.ID) {
+				continue // who does so wakes the cleaner
 			}
 			if left := c.retryIn(id, now); left > 0 {
 				wait = min(wait, left)
@@ -317,6 +321,23 @@ func (n *Node) openOver(l *overlay.Layer) (all []*overlay.Volume) {
 		}
 	}
 	return all
+}
+
+// readWithout tells whether somebody reads through lower who does not read through
+// upper, which lies on it. The caller holds changes. As nobody names lower, there
+// will be no more of them.
+func (n *Node) readWithout(lower, upper uint64) bool {
+	through := func(v *volume, id uint64) bool {
+		return slices.ContainsFunc(v.layers, func(l *layer) bool { return l.dev.ID() == id })
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, v := range n.volumes {
+		if through(v, lower) && !through(v, upper) {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetLayer takes a layer that was merged into another one from all volumes.

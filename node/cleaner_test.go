@@ -114,3 +114,84 @@ func mustDelete(t *testing.T, n *Node, volume string) {
 		t.Fatal(err)
 	}
 }
+
+// cleanNow does all that the cleaner would do.
+func cleanNow(t *testing.T, n *Node) {
+	t.Helper()
+	for {
+		j, _, err := n.nextJob(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j == nil {
+			return
+		}
+		if err := n.run(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestCleanerRead removes a snapshot of which most is still to be read.
+func TestCleanerRead(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		later bool // another snapshot was taken since
+		half  bool // less was written since: what lies above is copied down
+	}{
+		{"below a top", false, false},
+		{"below a snapshot", true, false},
+		{"below a small snapshot", true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			n, err := Open(t.Context(), cfg, true, quiet) // the test is its cleaner
+			if err != nil {
+				t.Fatal(err)
+			}
+			const size = 32 << 20
+			if _, err := n.CreateVolume(t.Context(), VolumeSpec{Name: "w", Size: size}); err != nil {
+				t.Fatal(err)
+			}
+			want := pattern(size, 1)
+			write(t, n, "w", want, 0)
+			snapshot(t, n, "s", "w")
+			since := pattern(size, 2)
+			if c.half {
+				since = since[size/2:]
+			}
+			write(t, n, "w", since, int64(size-len(since)))
+			if c.later {
+				snapshot(t, n, "later", "w")
+			}
+			now := content(t, n, "w")
+			got, removed := make([]byte, size), false
+			err = n.ReadSnapshot(t.Context(), "s", func(p []byte, off int64) error {
+				if !removed {
+					removed = true
+					if err := n.DeleteSnapshot(t.Context(), "s"); err != nil {
+						t.Error(err)
+					}
+					cleanNow(t, n)
+				}
+				copy(got[off:], p)
+				return nil
+			})
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("read while it was removed: right %v, %v", bytes.Equal(got, want), err)
+			}
+			cleanNow(t, n)
+			if !bytes.Equal(content(t, n, "w"), now) {
+				t.Error("the volume is not what was written")
+			}
+			if c.later && len(mustTree(t, n).Layers) != 2 {
+				t.Errorf("not merged when it had been read: %+v", mustTree(t, n).Layers)
+			}
+			if taken := allocated(t, cfg); taken > size+1<<20 {
+				t.Errorf("layers take %d bytes", taken)
+			}
+			sound(t, n)
+			stop(t, n)
+		})
+	}
+}
