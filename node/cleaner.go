@@ -243,7 +243,7 @@ func (n *Node) shadowJob(ctx context.Context, tree *meta.Tree, lower, upper meta
 		return nil, nil
 	}
 	i := slices.IndexFunc(tree.Volumes, func(v meta.Volume) bool { return v.Layer == upper.ID })
-	v, err := n.use(ctx, tree.Volumes[i].Name)
+	v, err := n.use(ctx, tree.Volumes[i].Name, nil) // of the image nothing is read
 	if err != nil {
 		return nil, err
 	}

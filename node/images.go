@@ -21,39 +21,47 @@ type image struct {
 	cache *overlay.Cache
 	boots *boots // nil: nothing is exported
 	cacheFiles
+
+	settled chan struct{} // closed when it is known what is empty in it, or cannot be known now
+	hurry   func()        // ends waiting for the store to tell that
+
 	users int // guarded by Node.mu
 }
 
 func (m *image) close() error {
+	m.hurry()
+	<-m.settled
 	m.boots.end()
 	return m.cache.Close()
 }
 
-// openImage returns the image with one more user. The caller holds changes.
-func (n *Node) openImage(ctx context.Context, info blobstore.Info) (*image, error) {
-	m, opened, err := n.openCache(info)
-	if opened {
-		n.settle(ctx, m)
+// wait waits until it is known what is empty in an image. Who reads it before that
+// fetches what is empty like all else.
+func (m *image) wait(ctx context.Context) error {
+	select {
+	case <-m.settled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return m, err
 }
 
-// openCache is openImage for callers who settle the image themselves, if it was
-// not open before.
-func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error) {
+// openImage returns the image with one more user. What is empty in it, if it was
+// not open before, is learnt beside that. The caller holds changes.
+func (n *Node) openImage(info blobstore.Info) (*image, error) {
 	n.mu.Lock()
 	for _, m := range n.images {
 		if m.info.Name == info.Name && m.info.Identity == info.Identity {
 			m.users++
 			n.mu.Unlock()
-			return m, false, nil
+			return m, nil
 		}
 	}
 	n.mu.Unlock()
 
 	c, found, err := n.findCache(info)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var files cacheFiles
 	if found {
@@ -73,21 +81,27 @@ func (n *Node) openCache(info blobstore.Info) (m *image, opened bool, err error)
 		}
 	}
 	if err != nil {
-		return nil, false, localError("cache of image "+info.Name, err)
+		return nil, localError("cache of image "+info.Name, err)
 	}
-	m = &image{info: info, meta: c, cacheFiles: files, users: 1}
+	m := &image{info: info, meta: c, cacheFiles: files, users: 1, settled: make(chan struct{})}
 	if m.cache, err = n.newCache(c, n.store.Image(info), n.prefetcher, files); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	n.watchBoots(m)
+	scan, hurry := context.WithTimeout(context.Background(), scanTime)
+	m.hurry = hurry
+	go func() {
+		defer close(m.settled)
+		defer hurry()
+		n.settle(scan, m)
+	}()
 	n.mu.Lock()
 	n.images[c.Map] = m
 	n.mu.Unlock()
-	return m, true, nil
+	return m, nil
 }
 
-// settle learns what is empty in an image that has just been opened. The caller
-// holds changes.
+// settle learns what is empty in an image that has just been opened.
 func (n *Node) settle(ctx context.Context, m *image) {
 	n.scan(ctx, m)
 	s := m.status()
@@ -95,7 +109,7 @@ func (n *Node) settle(ctx context.Context, m *image) {
 		"local", Percent(s.Local()), "cached", Size(s.Cached).Human(), "empty", Size(s.Zero).Human())
 }
 
-// scanTime bounds how long opening an image waits to learn what is empty.
+// scanTime bounds how long the store may take to tell what is empty in an image.
 const scanTime = 20 * time.Second
 
 // scan asks once per image which of its ranges are empty.
@@ -103,9 +117,10 @@ func (n *Node) scan(ctx context.Context, m *image) {
 	if m.meta.Scanned {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, scanTime)
-	defer cancel()
 	if err := m.cache.Scan(ctx); err != nil {
+		if errors.Is(err, context.Canceled) {
+			return // the image is closed again
+		}
 		n.log.Warn("the store did not tell which parts of the image are empty; they are read like others until the next start",
 			"image", m.info.Name, "err", err)
 		return
@@ -163,7 +178,7 @@ func (n *Node) releaseImage(m *image) error {
 		return nil
 	}
 	err := m.close()
-	if n.server != nil {
+	if n.server != nil && !n.stopping() {
 		n.addIdle(m.meta)
 	}
 	return err
@@ -246,41 +261,79 @@ func (n *Node) Image(ctx context.Context, name string) (ImageStatus, error) {
 
 // DeleteImage removes an image from the store, and its local copies. It
 // fails with ErrInUse when a volume is an overlay of it, or it is in a drive.
+//
+// While the store is at it the name cannot be used, and other changes go on.
 func (n *Node) DeleteImage(ctx context.Context, name string) error {
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	tree, err := n.db.Tree()
+	local, err := n.beginRemoving(name)
 	if err != nil {
 		return err
 	}
+	err = storeError(n.store.Delete(ctx, name))
+	if errors.Is(err, ErrNotFound) && local {
+		err = nil // somebody else removed it there
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	delete(n.removing, name)
+	if err != nil {
+		return err
+	}
+	return n.dropCaches(name)
+}
+
+// checkRemoving fails with ErrInUse while an image is being removed. The caller
+// holds changes.
+func (n *Node) checkRemoving(name string) error {
+	if n.removing[name] {
+		return Failure(ErrInUse, fmt.Sprintf("image %s is just being removed; use another one, or import it again when that is done", name))
+	}
+	return nil
+}
+
+// beginRemoving takes the name of an image that nobody uses, and tells whether
+// something of it is local.
+func (n *Node) beginRemoving(name string) (local bool, err error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if err := n.checkRemoving(name); err != nil {
+		return false, err
+	}
+	tree, err := n.db.Tree()
+	if err != nil {
+		return false, err
+	}
 	for _, v := range tree.Volumes {
 		if v.Image == name {
-			return Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
+			return false, Failure(ErrInUse, fmt.Sprintf("image %s: volume %s is an overlay of it; remove that first with: skylun volume rm %s", name, v.Name, v.Name))
 		}
 	}
 	for _, s := range tree.Snapshots {
 		for _, v := range s.Volumes {
 			if v.Image == name {
-				return Failure(ErrInUse, fmt.Sprintf("image %s: snapshot %s is of volume %s, an overlay of it; remove that first with: skylun snapshot rm %s", name, s.Name, v.Volume, s.Name))
+				return false, Failure(ErrInUse, fmt.Sprintf("image %s: snapshot %s is of volume %s, an overlay of it; remove that first with: skylun snapshot rm %s", name, s.Name, v.Volume, s.Name))
 			}
 		}
 	}
 	n.sweep()
 	if d := n.driveUsing(func(info blobstore.Info) bool { return info.Name == name }); d != nil {
-		return Failure(ErrInUse, fmt.Sprintf("image %s: it is in drive %s; take it out first with: skylun cdrom eject %s", name, d.name, d.place()))
+		return false, Failure(ErrInUse, fmt.Sprintf("image %s: it is in drive %s; take it out first with: skylun cdrom eject %s", name, d.name, d.place()))
 	}
-	local, err := n.unusedCaches(name)
+	caches, err := n.unusedCaches(name)
 	if err != nil {
-		return err
+		return false, err
 	}
-	err = storeError(n.store.Delete(ctx, name))
-	if errors.Is(err, ErrNotFound) && len(local) > 0 {
-		err = nil // somebody else removed it there
+	n.mu.Lock()
+	for _, m := range n.images {
+		if m.info.Name == name {
+			err = Failure(ErrInUse, fmt.Sprintf("image %s is being put into a drive, or read for an export; try again when that is done", name))
+		}
 	}
+	n.mu.Unlock()
 	if err != nil {
-		return err
+		return false, err
 	}
-	return n.dropCaches(name)
+	n.removing[name] = true
+	return len(caches) > 0, nil
 }
 
 func (m *image) status() CacheStatus {

@@ -102,25 +102,22 @@ func (n *Node) checkTarget(iqn string) error {
 
 // MapLUN makes a volume the unit of a number of a target, now and after
 // restarts. Initiators that are logged in are told.
-func (n *Node) MapLUN(ctx context.Context, iqn string, number int, volume string) (LUNStatus, error) {
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	if err := n.checkTarget(iqn); err != nil {
+func (n *Node) MapLUN(ctx context.Context, iqn string, number int, volume string) (_ LUNStatus, err error) {
+	if _, _, err := n.planMapping(iqn, number, volume); err != nil {
 		return LUNStatus{}, err
 	}
-	if number < 0 || number > MaxLUN {
-		return LUNStatus{}, Failure(ErrInvalid, fmt.Sprintf("lun %d is not between 0 and %d", number, MaxLUN))
+	if n.units != nil { // nobody waits for the store with changes held
+		open, e := n.acquire(ctx, volume)
+		if e != nil {
+			return LUNStatus{}, e
+		}
+		defer func() { err = errors.Join(err, n.release(open)) }()
 	}
-	v, err := n.db.Volume(volume)
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	place, v, err := n.planMapping(iqn, number, volume) // by now
 	if err != nil {
-		return LUNStatus{}, volumeError(volume, err)
-	}
-	place := lunPlace{iqn: iqn, lun: number, disk: DiskConfig{Volume: volume, Image: v.Image}, mapped: true}
-	if taken := n.whoIs(iqn, number); taken != "" {
-		return LUNStatus{}, Failure(ErrExists, fmt.Sprintf("%v is %s already", &place, taken))
-	}
-	if p := n.place(volume); p != nil {
-		return LUNStatus{}, Failure(ErrInUse, fmt.Sprintf("volume %s is %v already; one volume cannot be two units", volume, p))
+		return LUNStatus{}, err
 	}
 	value, err := json.Marshal(placeRecord{iqn, number})
 	if err != nil {
@@ -146,10 +143,31 @@ func (n *Node) MapLUN(ctx context.Context, iqn string, number int, volume string
 	return *s.LUN, nil
 }
 
+// planMapping tells whether a volume can be mapped to a number of a target.
+func (n *Node) planMapping(iqn string, number int, volume string) (place lunPlace, v meta.Volume, err error) {
+	if err := n.checkTarget(iqn); err != nil {
+		return place, v, err
+	}
+	if number < 0 || number > MaxLUN {
+		return place, v, Failure(ErrInvalid, fmt.Sprintf("lun %d is not between 0 and %d", number, MaxLUN))
+	}
+	if v, err = n.db.Volume(volume); err != nil {
+		return place, v, volumeError(volume, err)
+	}
+	place = lunPlace{iqn: iqn, lun: number, disk: DiskConfig{Volume: volume, Image: v.Image}, mapped: true}
+	if taken := n.whoIs(iqn, number); taken != "" {
+		return place, v, Failure(ErrExists, fmt.Sprintf("%v is %s already", &place, taken))
+	}
+	if p := n.place(volume); p != nil {
+		return place, v, Failure(ErrInUse, fmt.Sprintf("volume %s is %v already; one volume cannot be two units", volume, p))
+	}
+	return place, v, nil
+}
+
 // export opens the volume of a place and shows it there. The caller holds
 // changes.
 func (n *Node) export(ctx context.Context, p lunPlace) error {
-	v, err := n.use(ctx, p.disk.Volume)
+	v, err := n.use(ctx, p.disk.Volume, nil)
 	if err != nil {
 		return err
 	}

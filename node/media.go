@@ -91,7 +91,10 @@ func (n *Node) buildDrives(ctx context.Context, units map[string]*lun.Map) error
 			Save:     n.saver(d), ToldMore: func() { n.removals.Go(func() { n.keepTold(d) }) },
 		}
 		if r.Image != nil {
-			image, err := n.openImage(ctx, *r.Image)
+			image, err := n.openImage(*r.Image)
+			if err == nil {
+				err = image.wait(ctx)
+			}
 			if err != nil {
 				return err
 			}
@@ -218,44 +221,52 @@ func (n *Node) move(ctx context.Context, d *drive, force bool, f func() error) e
 	return errors.Join(err, ctx.Err())
 }
 
-// insert puts an image into d.
+// insert puts an image into d. The store may take its time to tell what is empty
+// in it: the drive is becoming ready meanwhile, and changes go on.
 func (n *Node) insert(ctx context.Context, d *drive, info blobstore.Info, force bool) error {
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	if n.stopping() {
-		return errStopping
-	}
-	if d.dev == nil {
-		r := n.contents(d)
-		r.Image, r.Open = &info, false
-		r.Generation++
-		return n.keep(d, r)
-	}
-	image, opened, err := n.openCache(info)
-	if err != nil {
+	image, err := n.beginInsert(d, info)
+	if image == nil {
 		return err
 	}
-	var prepare func() // while the drive is becoming ready
-	if opened {
-		prepare = func() { n.settle(ctx, image) }
-	}
-	if err := d.dev.Insert(n.newMedium(image), force, prepare); err != nil {
+	if err := d.dev.Insert(n.newMedium(image), force, func() { image.wait(ctx) }); err != nil {
+		n.changes.Lock()
+		defer n.changes.Unlock()
 		return errors.Join(err, n.releaseImage(image))
 	}
 	image.boots.attached()
 	return nil
 }
 
-// eject takes out what is in d.
-func (n *Node) eject(d *drive, force bool) error {
+// beginInsert opens an image that is to be put into d. Where nothing is exported
+// it is only recorded that it is there.
+func (n *Node) beginInsert(d *drive, info blobstore.Info) (*image, error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	if n.stopping() {
-		return errStopping
+		return nil, errStopping
+	}
+	if err := n.checkRemoving(info.Name); err != nil {
+		return nil, err
 	}
 	if d.dev != nil {
+		return n.openImage(info)
+	}
+	r := n.contents(d)
+	r.Image, r.Open = &info, false
+	r.Generation++
+	return nil, n.keep(d, r)
+}
+
+// eject takes out what is in d.
+func (n *Node) eject(d *drive, force bool) error {
+	if n.stopping() {
+		return errStopping
+	}
+	if d.dev != nil { // which may be becoming ready: no changes wait for that
 		return d.dev.Eject(force)
 	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
 	r := n.contents(d)
 	r.Image, r.Open = nil, true
 	r.Generation++

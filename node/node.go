@@ -58,6 +58,8 @@ type Node struct {
 	// It is taken before mu.
 	changes sync.Mutex
 
+	removing map[string]bool // guarded by changes: images that are being removed from the store
+
 	rebalance rebalance
 
 	mu      sync.Mutex
@@ -85,7 +87,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
 	}
 	n := &Node{cfg: cfg, log: log, started: time.Now(), clean: newCleaner(),
-		volumes: map[string]*volume{}, layers: map[uint64]*layer{}, sealed: map[uint64]overlay.Stats{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
+		volumes: map[string]*volume{}, layers: map[uint64]*layer{}, sealed: map[uint64]overlay.Stats{}, removing: map[string]bool{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
 	n.pool = overlay.NewPool(int64(cfg.Cache.MaxSize), log)
 	n.profiles.init()
 	for _, t := range cfg.Targets {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"skylun/meta"
@@ -15,7 +16,14 @@ import (
 // PinVolume pins a volume, or takes that back. It fails with ErrInvalid when there
 // is nothing to pin, or not enough room in the cache, or when the configuration
 // has pinned it.
-func (n *Node) PinVolume(ctx context.Context, name string, pin bool) (VolumeStatus, error) {
+func (n *Node) PinVolume(ctx context.Context, name string, pin bool) (_ VolumeStatus, err error) {
+	if pin && n.server != nil { // nobody waits for the store with changes held
+		open, e := n.acquire(ctx, name)
+		if e != nil {
+			return VolumeStatus{}, e
+		}
+		defer func() { err = errors.Join(err, n.release(open)) }()
+	}
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	v, err := n.db.Volume(name)
@@ -133,12 +141,12 @@ func (n *Node) pin(ctx context.Context, v meta.Volume) error {
 	if err != nil {
 		return err
 	}
-	m, err := n.openImage(ctx, info)
+	m, err := n.openImage(info)
 	if err != nil {
 		return err
 	}
 	m.cache.Pin()
-	return nil
+	return m.wait(ctx) // what is empty is not fetched
 }
 
 // unpin takes back a pin. The caller holds changes.

@@ -159,7 +159,7 @@ func TestDiscIsReadAhead(t *testing.T) {
 	info, err := n.store.Stat(t.Context(), "disc")
 	var m *image
 	if err == nil {
-		m, err = n.openImage(t.Context(), info)
+		m, err = n.openImage(info)
 	}
 	n.changes.Unlock()
 	if err != nil {

@@ -166,7 +166,7 @@ func (n *Node) cacheStatusOf(c meta.Cache) (CacheStatus, error) {
 	closed := &image{info: blobstore.Info{Name: c.Image, Identity: c.Identity, Size: c.Size}, cache: cache}
 	s := closed.status()
 	s.Prefetch = nil
-	return s, closed.close()
+	return s, cache.Close()
 }
 
 // openNowhere opens a cache without its file, to count the states of its

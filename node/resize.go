@@ -21,20 +21,21 @@ type ResizeSpec struct {
 // device, which forgets for good; the database. A crash in between leaves the
 // old size, and zeros where something was cut off.
 func (n *Node) ResizeVolume(ctx context.Context, name string, spec ResizeSpec) (_ VolumeStatus, err error) {
-	v, err := n.acquire(ctx, name)
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	v, err := n.use(ctx, name, nil) // of the image nothing is read
 	if err != nil {
 		return VolumeStatus{}, err
 	}
-	defer func() { err = errors.Join(err, n.release(v)) }()
+	defer func() { err = errors.Join(err, n.unuse(v)) }()
 	if err := n.resize(ctx, v, spec); err != nil {
 		return VolumeStatus{}, err
 	}
 	return n.Volume(ctx, name)
 }
 
+// resize is ResizeVolume for one that is open. The caller holds changes.
 func (n *Node) resize(ctx context.Context, v *volume, spec ResizeSpec) error {
-	n.changes.Lock()
-	defer n.changes.Unlock()
 	name, old, size := v.meta.Name, v.meta.Size, spec.Size
 	refuse := func(format string, args ...any) error {
 		return Failure(ErrInvalid, fmt.Sprintf("volume %s: ", name)+fmt.Sprintf(format, args...))

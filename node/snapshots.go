@@ -65,7 +65,7 @@ func (n *Node) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (_ Snapsho
 		}
 	}()
 	for _, name := range spec.Volumes {
-		v, err := n.use(ctx, name)
+		v, err := n.use(ctx, name, nil) // of the image nothing is read
 		if err != nil {
 			return SnapshotStatus{}, err
 		}
@@ -311,6 +311,24 @@ func (n *Node) planClone(p *plan) error {
 // useSnapshot opens what a snapshot holds of a volume, to be read, with one
 // more user. It stays as long as that, also when the snapshot is removed.
 func (n *Node) useSnapshot(ctx context.Context, ref string) (*volume, error) {
+	_, from, err := n.volumeOf(ref)
+	if err != nil {
+		return nil, err
+	}
+	images := map[string]bool{}
+	if from.Image != "" {
+		images[from.Image] = true
+	}
+	found := n.lookUp(ctx, images) // which may take as long as the store does
+	v, err := n.openSnapshot(ctx, ref, found)
+	if err != nil {
+		return nil, err
+	}
+	return v, n.settled(ctx, v)
+}
+
+// openSnapshot is useSnapshot with what the store says of images.
+func (n *Node) openSnapshot(ctx context.Context, ref string, found map[string]found) (*volume, error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	s, from, err := n.volumeOf(ref)
@@ -330,11 +348,12 @@ func (n *Node) useSnapshot(ctx context.Context, ref string) (*volume, error) {
 	case v != nil:
 		return v, nil
 	}
-	p := plan{stored: &m}
-	if m.Image != "" {
-		if err := n.checkImage(&p, n.lookUp(ctx, map[string]bool{m.Image: true})[m.Image]); err != nil {
-			return nil, err
-		}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	info, err := n.confirm(m, found)
+	if err != nil {
+		return nil, err
 	}
 	chain, err := n.db.Chain(from.Layer)
 	if err != nil {
@@ -349,7 +368,7 @@ func (n *Node) useSnapshot(ctx context.Context, ref string) (*volume, error) {
 	if err != nil {
 		return nil, errors.Join(err, n.releaseLayers(layers))
 	}
-	return n.openWith(ctx, m, p.info, append(layers, &layer{dev: top, users: 1}))
+	return n.openWith(ctx, m, info, append(layers, &layer{dev: top, users: 1}))
 }
 
 // nothing is the map of a layer that is never written to.

@@ -150,6 +150,11 @@ func (n *Node) build(ctx context.Context, plans []plan, chaps *chaps) (err error
 		if err != nil {
 			return err
 		}
+		if v.image != nil {
+			if err := v.image.wait(ctx); err != nil {
+				return err
+			}
+		}
 		if err := units[p.place.iqn].Add(uint16(p.place.lun), n.newDisk(v, p.place)); err != nil {
 			return fmt.Errorf("target %s: lun %d: %w", p.place.iqn, p.place.lun, err)
 		}

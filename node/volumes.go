@@ -43,27 +43,31 @@ type volume struct {
 // CreateVolume makes a volume. It fails with ErrExists when there is one of
 // that name, and with ErrInvalid when there cannot be one like that.
 func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus, error) {
-	n.changes.Lock()
-	defer n.changes.Unlock()
 	if err := ValidVolumeName(spec.Name); err != nil {
 		return VolumeStatus{}, Failure(ErrInvalid, "volume: "+err.Error())
 	}
-	if _, err := n.db.Volume(spec.Name); err == nil {
-		return VolumeStatus{}, Failure(ErrExists, fmt.Sprintf("volume %s already exists", spec.Name))
-	} else if !errors.Is(err, meta.ErrNotFound) {
+	if err := n.checkUnknown(spec.Name); err != nil {
 		return VolumeStatus{}, err
 	}
 	p := plan{spec: spec}
-	if spec.Snapshot != "" {
-		if err := n.planClone(&p); err != nil {
-			return VolumeStatus{}, err
-		}
-	} else if spec.Image != "" {
+	if spec.Snapshot == "" && spec.Image != "" { // which may take as long as the store does
 		info, err := n.store.Stat(ctx, spec.Image)
 		if err != nil {
 			return VolumeStatus{}, n.imageError(spec.Image, err)
 		}
 		p.info = info
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if err := n.checkUnknown(spec.Name); err != nil { // by now
+		return VolumeStatus{}, err
+	}
+	if spec.Snapshot != "" {
+		if err := n.planClone(&p); err != nil {
+			return VolumeStatus{}, err
+		}
+	} else if err := n.checkRemoving(spec.Image); err != nil {
+		return VolumeStatus{}, err
 	}
 	if key, err := p.checkNew(); err != nil && p.from == nil {
 		return VolumeStatus{}, Failure(ErrInvalid, fmt.Sprintf("volume %s: %s: %v", spec.Name, key, err))
@@ -74,6 +78,17 @@ func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus,
 	}
 	n.logCreated(v)
 	return n.volumeStatus(v)
+}
+
+// checkUnknown fails with ErrExists when there is a volume of that name.
+func (n *Node) checkUnknown(name string) error {
+	switch _, err := n.db.Volume(name); {
+	case err == nil:
+		return Failure(ErrExists, fmt.Sprintf("volume %s already exists", name))
+	case !errors.Is(err, meta.ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 func (n *Node) logCreated(v meta.Volume) {
@@ -166,15 +181,43 @@ func (n *Node) removeVolume(v meta.Volume) error {
 	return n.dropLayers()
 }
 
-// acquire returns an open volume with one more user.
+// acquire returns an open volume with one more user, to be read: the store was
+// asked about its image. It may wait for the store, so nobody who holds changes
+// calls it.
 func (n *Node) acquire(ctx context.Context, name string) (*volume, error) {
+	images := map[string]bool{}
+	n.mu.Lock()
+	open := n.volumes[name] != nil
+	n.mu.Unlock()
+	if v, err := n.db.Volume(name); err == nil && v.Image != "" && !open {
+		images[v.Image] = true
+	}
+	found := n.lookUp(ctx, images)
 	n.changes.Lock()
-	defer n.changes.Unlock()
-	return n.use(ctx, name)
+	v, err := n.use(ctx, name, found)
+	n.changes.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return v, n.settled(ctx, v)
 }
 
-// use is acquire for those who hold changes.
-func (n *Node) use(ctx context.Context, name string) (*volume, error) {
+// settled waits until it is known what is empty in the image of v, which was just
+// opened, or lets go of v.
+func (n *Node) settled(ctx context.Context, v *volume) error {
+	if v.image == nil {
+		return nil
+	}
+	if err := v.image.wait(ctx); err != nil {
+		return errors.Join(err, n.release(v))
+	}
+	return nil
+}
+
+// use returns an open volume with one more user. found is what the store says of
+// images; one that it was not asked about is as it was when the volume was made, or
+// reading it fails. The caller holds changes, and does not wait for the store.
+func (n *Node) use(ctx context.Context, name string, found map[string]found) (*volume, error) {
 	n.mu.Lock()
 	if n.volumes == nil {
 		n.mu.Unlock()
@@ -186,18 +229,29 @@ func (n *Node) use(ctx context.Context, name string) (*volume, error) {
 		return v, nil
 	}
 	n.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	m, err := n.db.Volume(name)
 	if err != nil {
 		return nil, volumeError(name, err)
 	}
-	p := plan{spec: VolumeSpec{Name: m.Name, Image: m.Image}, stored: &m}
-	if m.Image != "" {
-		found := n.lookUp(ctx, map[string]bool{m.Image: true})[m.Image]
-		if err := n.checkImage(&p, found); err != nil {
-			return nil, err
-		}
+	info, err := n.confirm(m, found)
+	if err != nil {
+		return nil, err
 	}
-	return n.openVolume(ctx, m, p.info)
+	return n.openVolume(ctx, m, info)
+}
+
+// confirm returns the image of m as it was when m was made. It fails when found
+// says that it is not any more.
+func (n *Node) confirm(m meta.Volume, found map[string]found) (blobstore.Info, error) {
+	f, asked := found[m.Image]
+	if !asked {
+		return infoOf(m)
+	}
+	p := plan{stored: &m}
+	return p.info, n.checkImage(&p, f)
 }
 
 // openVolume opens a volume over the image it was made of, with one user. The
@@ -228,7 +282,7 @@ func (n *Node) openWith(ctx context.Context, m meta.Volume, info blobstore.Info,
 	}()
 	cfg := overlay.Config{Name: m.Name, Size: m.Size, Layers: devices(layers), Log: n.log.With("volume", m.Name)}
 	if m.Image != "" {
-		if v.image, err = n.openImage(ctx, info); err != nil {
+		if v.image, err = n.openImage(info); err != nil {
 			return nil, err
 		}
 		cfg.Base = v.image.cache
