@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"skylun/lun"
 )
@@ -187,18 +187,25 @@ func TestMediaRefused(t *testing.T) {
 	command(t, n, testTarget, 1, guest, unitReady...)
 	command(t, n, testTarget, 1, guest, lockTray...)
 	wantDrive(t, n, 1, LUNStatus{Image: "disk.img", Size: 64 << 10, Tray: "closed", LockedBy: []string{guest.InitiatorName}})
-	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
-	defer cancel()
-	for _, err := range []error{
-		second(n.InsertMedia(short, testTarget, 1, MediaSpec{Image: "one.iso"})),
-		second(n.EjectMedia(short, testTarget, 1, false)),
+	for _, move := range []func(context.Context) error{
+		func(ctx context.Context) error {
+			return second(n.InsertMedia(ctx, testTarget, 1, MediaSpec{Image: "one.iso"}))
+		},
+		func(ctx context.Context) error { return second(n.EjectMedia(ctx, testTarget, 1, false)) },
 	} {
-		if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "the tray is locked by "+guest.InitiatorName) || !strings.Contains(err.Error(), "--force") {
+		waiting, giveUp := context.WithCancel(ctx)
+		moved := make(chan error, 1)
+		go func() { moved <- move(waiting) }()
+		eventually(t, func() string {
+			if event, _ := command(t, n, testTarget, 1, guest, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0); event[4] != 1 {
+				return fmt.Sprintf("event % x, want that the guest is asked to eject", event)
+			}
+			return ""
+		})
+		giveUp()
+		if err := <-moved; !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "the tray is locked by "+guest.InitiatorName) || !strings.Contains(err.Error(), "--force") {
 			t.Errorf("locked: %v", err)
 		}
-	}
-	if event, _ := command(t, n, testTarget, 1, guest, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0); event[4] != 1 {
-		t.Errorf("event % x, want that the guest is asked to eject", event)
 	}
 	if err := insert(testTarget, 1, MediaSpec{Image: "one.iso", Force: true}); err != nil {
 		t.Error(err)
