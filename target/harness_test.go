@@ -202,7 +202,7 @@ func do(t testing.TB, c *initiator.Conn, cdb []byte, in int, out []byte) *initia
 // their own time; it polls because there is nothing to wait for.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
+	for deadline := time.Now().Add(time.Minute); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
