@@ -1,8 +1,9 @@
 // Package boottrace reads a disk as a Linux guest does that boots, for tests
 // and benchmarks.
 //
-// The trace is made, not recorded: so it is small, the same everywhere, and of
-// any size. What it does is what blktrace shows of a cloud image that boots
+// Linux makes a trace, which is small and of any size. Debian is one that was
+// recorded (command record), of a guest that booted from a target of skylun.
+// What the made one does is what blktrace shows of a cloud image that boots
 // with GRUB and systemd from ext4:
 //
 //	firmware   the partition table and the boot loader: some dozen small reads, one
