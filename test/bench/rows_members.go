@@ -28,6 +28,9 @@ var memberRows = []row{
 	{name: "array of one member, 4 KiB random overwrites, by CPU time", want: 0.97, contest: oneMember(4*kib, true)},
 	{name: "array of one member, 256 KiB sequential reads, by CPU time", want: 0.97, contest: oneMember(256*kib, false)},
 
+	{name: "array of four members on one file system, 4 KiB random overwrites, by CPU time", want: 0.95, contest: fourDirectories(4*kib, true)},
+	{name: "array of four members on one file system, 256 KiB sequential overwrites, by CPU time", want: 0.95, contest: fourDirectories(256*kib, true)},
+
 	{name: "array of four members of 60 MB/s each, 1 MiB sequential reads, 8 in flight", want: 3.6, contest: slowMembers(1024*kib, 8, false, 60e6, 0)},
 	{name: "array of four members of 60 MB/s each, 1 MiB sequential overwrites, 8 in flight", want: 3.6, contest: slowMembers(1024*kib, 8, true, 60e6, 0)},
 	{name: "array of four members of 1000 IOPS each, 4 KiB random reads, 64 in flight", want: 3.6, contest: slowMembers(4*kib, 64, false, 1e12, 1000)},
@@ -60,38 +63,38 @@ func scattered(size int64, write func(p []byte, off int64) error) error {
 	return nil
 }
 
-// oneMember compares a file of an array of one directory with a plain file beside
-// it, filled the same way.
-func oneMember(n int, write bool) contestOf {
+// bytesAt is what is compared by CPU time.
+type bytesAt interface {
+	ReadAt(p []byte, off int64) error
+	WriteAt(p []byte, off int64) error
+}
+
+// osFile is an os.File with the methods of bytesAt.
+type osFile struct{ *os.File }
+
+func (f osFile) ReadAt(p []byte, off int64) error  { _, err := f.File.ReadAt(p, off); return err }
+func (f osFile) WriteAt(p []byte, off int64) error { _, err := f.File.WriteAt(p, off); return err }
+
+// byCPU compares what open returns, both filled the same way, by the CPU time
+// that pieces of n bytes take.
+func byCPU(n int, write bool, theirs string, open func(work string, size int64) (sides [2]bytesAt, closers []io.Closer, err error)) contestOf {
 	return func(_ context.Context, o options, dir string) (*contest, error) {
-		work, err := os.MkdirTemp(dir, "one-")
+		work, err := os.MkdirTemp(dir, "cpu-")
 		if err != nil {
 			return nil, err
 		}
-		a, err := openArray([]raid.MemberConfig{{Path: filepath.Join(work, "member")}})
+		sides, closers, err := open(work, o.size)
 		if err != nil {
 			return nil, err
 		}
-		f, err := a.Create("layers/1", o.size)
-		if err != nil {
-			return nil, err
-		}
-		plain, err := os.Create(filepath.Join(work, "plain"))
-		if err != nil {
-			return nil, err
-		}
-		bare := func(g func(p []byte, off int64) (int, error)) func(p []byte, off int64) error {
-			return func(p []byte, off int64) error { _, err := g(p, off); return err }
-		}
-		if err := scattered(o.size, f.WriteAt); err != nil {
-			return nil, err
-		}
-		if err := scattered(o.size, bare(plain.WriteAt)); err != nil {
-			return nil, err
-		}
-		ours, theirs := f.ReadAt, bare(plain.ReadAt)
-		if write {
-			ours, theirs = f.WriteAt, bare(plain.WriteAt)
+		ops := [2]func(p []byte, off int64) error{}
+		for i, f := range sides {
+			if err := scattered(o.size, f.WriteAt); err != nil {
+				return nil, err
+			}
+			if ops[i] = f.ReadAt; write {
+				ops[i] = f.WriteAt
+			}
 		}
 		// Both sides take turns of a hundredth of a second, so that what else
 		// goes on hits both; who asks first for a round has it measured.
@@ -99,7 +102,7 @@ func oneMember(n int, write bool) contestOf {
 		run := func(_ context.Context, mine bool, round int) (result, error) {
 			r, ok := rounds[round]
 			for begun := time.Now(); !ok && time.Since(begun) < 2*o.time; {
-				for i, op := range []func(p []byte, off int64) error{ours, theirs} {
+				for i, op := range ops {
 					before := cpuTime()
 					part, err := inProcess(10*time.Millisecond, 1, n, o.size, n == 4*kib, op)
 					if err != nil {
@@ -115,13 +118,61 @@ func oneMember(n int, write bool) contestOf {
 			}
 			return r[1], nil
 		}
-		return &contest{client: "in process", theirs: "the file itself", run: run, close: func() {
-			f.Close()
-			a.Close()
-			plain.Close()
+		return &contest{client: "in process", theirs: theirs, run: run, close: func() {
+			for _, c := range closers {
+				c.Close()
+			}
 			os.RemoveAll(work)
 		}}, nil
 	}
+}
+
+// arrayFile makes a file of an array of directories.
+func arrayFile(dir string, members int, size int64) (f *raid.File, closers []io.Closer, err error) {
+	var all []raid.MemberConfig
+	for i := range members {
+		all = append(all, raid.MemberConfig{Path: filepath.Join(dir, fmt.Sprint(i))})
+	}
+	a, err := openArray(all)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f, err = a.Create("layers/1", size); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return f, []io.Closer{f, a}, nil
+}
+
+// oneMember compares a file of an array of one directory with a plain file beside
+// it.
+func oneMember(n int, write bool) contestOf {
+	return byCPU(n, write, "the file itself", func(work string, size int64) (sides [2]bytesAt, closers []io.Closer, err error) {
+		f, closers, err := arrayFile(filepath.Join(work, "array"), 1, size)
+		if err != nil {
+			return sides, nil, err
+		}
+		plain, err := os.Create(filepath.Join(work, "plain"))
+		if err != nil {
+			return sides, nil, err
+		}
+		return [2]bytesAt{f, osFile{plain}}, append(closers, plain), nil
+	})
+}
+
+// fourDirectories compares a file of an array of four directories of one file
+// system with a file of an array of one.
+func fourDirectories(n int, write bool) contestOf {
+	return byCPU(n, write, "one member", func(work string, size int64) (sides [2]bytesAt, closers []io.Closer, err error) {
+		for i, members := range []int{4, 1} {
+			f, c, err := arrayFile(filepath.Join(work, fmt.Sprint(members)), members, size)
+			if err != nil {
+				return sides, nil, err
+			}
+			sides[i], closers = f, append(closers, c...)
+		}
+		return sides, closers, nil
+	})
 }
 
 // cpuTime returns what this process has used so far.
