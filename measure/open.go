@@ -64,6 +64,10 @@ func openDevice(ctx context.Context, path string, o *Options) (*run, error) {
 		if errors.Is(err, unix.EBUSY) {
 			err = errors.New("is in use: it is mounted, or a part of an array or a volume group")
 		}
+		if err == nil && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			f.Close()
+			err = errors.New("is in use: another process has locked it, as a running node does with its members")
+		}
 		return f, err
 	})
 	if err != nil {
@@ -93,7 +97,7 @@ func (r *run) prepare(ctx context.Context, o *Options) (err error) {
 	// Where partition tables, file systems and whatever else begin and end, and
 	// all that will be written to.
 	ends := block.Floor(min(large, r.Size), block.Size)
-	for _, look := range []block.Range{{Off: 0, End: ends}, {Off: block.Floor(r.Size-ends, block.Size), End: block.Floor(r.Size, block.Size)}, {Off: r.at, End: r.at + o.Space}} {
+	for _, look := range []block.Range{{Off: 0, End: ends}, {Off: block.Floor(r.Size-ends, block.Size), End: r.Size}, {Off: r.at, End: r.at + o.Space}} {
 		if at, err := r.data(ctx, look); err != nil {
 			return err
 		} else if at >= 0 {
@@ -115,17 +119,38 @@ func (r *run) data(ctx context.Context, look block.Range) (int64, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		q := p[:min(large, look.End-off)]
-		if _, err := r.f.ReadAt(q, off); err != nil {
+		found, err := r.dataIn(p[:min(large, block.Ceil(look.End-off, block.Size))], off)
+		if err != nil {
 			return 0, err
 		}
-		for _, b := range q {
-			if b != 0 {
-				return off, nil
-			}
+		if found {
+			return off, nil
 		}
 	}
 	return -1, nil
+}
+
+// dataIn reads into p, whose length is a multiple of block.Size as O_DIRECT wants
+// it, also where the device ends within.
+func (r *run) dataIn(p []byte, off int64) (bool, error) {
+	for len(p) > 0 && off < r.Size {
+		n, err := unix.Pread(int(r.f.Fd()), p, off)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return false, &os.PathError{Op: "read", Path: r.f.Name(), Err: err}
+		case n == 0:
+			return false, io.ErrUnexpectedEOF
+		}
+		for _, b := range p[:n] {
+			if b != 0 {
+				return true, nil
+			}
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return false, nil
 }
 
 // zero makes the stretch zeros again.
