@@ -34,6 +34,7 @@ var memberRows = []row{
 	{name: "array of four members of 60 MB/s each, 1 MiB sequential reads, 8 in flight", want: 3.6, contest: slowMembers(1024*kib, 8, false, 60e6, 0)},
 	{name: "array of four members of 60 MB/s each, 1 MiB sequential overwrites, 8 in flight", want: 3.6, contest: slowMembers(1024*kib, 8, true, 60e6, 0)},
 	{name: "array of four members of 1000 IOPS each, 4 KiB random reads, 64 in flight", want: 3.6, contest: slowMembers(4*kib, 64, false, 1e12, 1000)},
+	{name: "array of four members of 2000 IOPS each, 4 KiB random reads, 32 in flight", want: 3.6, contest: slowMembers(4*kib, 32, false, 1e12, 2000)},
 
 	{name: "four members, 4 KiB random reads, 32 in flight", want: 0.95, wantCPU: 1.05, contest: fourMembers(load{Random: true, Size: 4 * kib, Depth: 32}, readUnit)},
 	{name: "four members, 256 KiB sequential reads, 8 in flight", want: 0.95, wantCPU: 1.05, contest: fourMembers(load{Size: 256 * kib, Depth: 8}, readUnit)},
