@@ -48,6 +48,7 @@ type API interface {
 	Local(ctx context.Context) (node.LocalStatus, error)
 	Rebalance(ctx context.Context) (node.LocalStatus, error)
 	StopRebalance(ctx context.Context) (node.LocalStatus, error)
+	LeaveMember(ctx context.Context, spec node.LeaveSpec) (node.LocalStatus, error)
 
 	// Check returns a line for each thing that is wrong with what the node
 	// keeps locally.

@@ -171,6 +171,11 @@ func (c *Client) StopRebalance(ctx context.Context) (s node.LocalStatus, err err
 	return s, c.call(ctx, http.MethodDelete, "/v1/local/rebalance", nil, &s)
 }
 
+// LeaveMember implements API.
+func (c *Client) LeaveMember(ctx context.Context, spec node.LeaveSpec) (s node.LocalStatus, err error) {
+	return s, c.call(ctx, http.MethodPut, "/v1/local/leaving", spec, &s)
+}
+
 // ReadVolume implements API.
 func (c *Client) ReadVolume(ctx context.Context, name string, f func(p []byte, off int64) error) error {
 	return c.content(ctx, volumePath(name)+"/content", f)

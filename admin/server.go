@@ -69,6 +69,7 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 		v, err := api.Rebalance(r.Context())
 		h.reply(w, r, http.StatusOK, v, err)
 	})
+	m.HandleFunc("PUT /v1/local/leaving", h.leaveMember)
 	m.HandleFunc("DELETE /v1/local/rebalance", func(w http.ResponseWriter, r *http.Request) {
 		v, err := api.StopRebalance(r.Context())
 		h.reply(w, r, http.StatusOK, v, err)
@@ -102,6 +103,15 @@ func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := h.api.CreateVolume(r.Context(), spec)
 	h.reply(w, r, http.StatusCreated, v, err)
+}
+
+func (h *handler) leaveMember(w http.ResponseWriter, r *http.Request) {
+	var spec node.LeaveSpec
+	if !h.decode(w, r, &spec) {
+		return
+	}
+	v, err := h.api.LeaveMember(r.Context(), spec)
+	h.reply(w, r, http.StatusOK, v, err)
 }
 
 func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {

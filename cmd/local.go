@@ -12,7 +12,7 @@ import (
 )
 
 func newLocal(e *env) *cobra.Command {
-	return group("local", "Local disks", newPlan(e), newCatalogue(e), newBench(e), newRebalance(e))
+	return group("local", "Local disks", newPlan(e), newCatalogue(e), newBench(e), newRebalance(e), newRemove(e))
 }
 
 func newCatalogue(e *env) *cobra.Command {

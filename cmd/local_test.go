@@ -117,3 +117,21 @@ func TestRates(t *testing.T) {
 		}
 	}
 }
+
+func TestRemoveCommand(t *testing.T) {
+	c := newCLI(t, "data_dir: d\nlocal: {members: [a, b]}\n")
+	c.want(nil, "volume", "create", "v", "--size", "8MiB")
+	t.Chdir(c.dir)
+	for _, member := range []string{"b", c.path("b")} { // again is harmless
+		c.want([]string{c.path("b") + " is leaving: nothing is on it"}, "local", "remove", member)
+	}
+	c.refuse(1, "no member "+c.path("c"), "local", "remove", c.path("c"))
+	c.refuse(1, c.path("a")+" is the last one that stays", "local", "remove", c.path("a"))
+	c.want([]string{"is leaving"}, "local", "rebalance")
+	out, stderr, status := c.run("local", "remove", c.path("b"), "--undo")
+	if status != 0 || strings.Contains(out, "leaving") {
+		t.Errorf("exit status %d, %s\n%s", status, stderr, out)
+	}
+	c.want(nil, "local", "rebalance")
+	c.refuse(2, "accepts 1 arg", "local", "remove")
+}

@@ -30,7 +30,11 @@ What was moved stays moved, and the next time it goes on from there.`,
 					}
 					return e.print(s, func(t *table) { membersText(t, s) })
 				}
-				return e.rebalance(c.Context(), a)
+				s, err := e.rebalance(c.Context(), a)
+				if err != nil {
+					return err
+				}
+				return e.print(s, func(t *table) { membersText(t, s) })
 			})
 		},
 	}
@@ -41,10 +45,11 @@ What was moved stays moved, and the next time it goes on from there.`,
 // rebalanceEvery is how often the node is asked how far it is.
 const rebalanceEvery = 250 * time.Millisecond
 
-func (e *env) rebalance(ctx context.Context, a *access) error {
+// rebalance starts one and waits for its end.
+func (e *env) rebalance(ctx context.Context, a *access) (node.LocalStatus, error) {
 	s, err := a.Rebalance(ctx)
 	if err != nil {
-		return err
+		return s, err
 	}
 	p := newProgress(e.stderr, "rebalance")
 	defer p.end()
@@ -56,19 +61,19 @@ func (e *env) rebalance(ctx context.Context, a *access) error {
 		case <-ticks.C:
 		case <-ctx.Done():
 			if a.running {
-				return fmt.Errorf("%w; the node goes on with it, stop that with: skylun local rebalance --stop", context.Cause(ctx))
+				return s, fmt.Errorf("%w; the node goes on with it, stop that with: skylun local rebalance --stop", context.Cause(ctx))
 			}
 			_, err := a.StopRebalance(context.WithoutCancel(ctx))
-			return errors.Join(context.Cause(ctx), err)
+			return s, errors.Join(context.Cause(ctx), err)
 		}
 		if s, err = a.Local(ctx); err != nil {
-			return err
+			return s, err
 		}
 	}
 	if s.Rebalance.Error != "" {
-		return errors.New("rebalance: " + s.Rebalance.Error)
+		return s, errors.New("rebalance: " + s.Rebalance.Error)
 	}
-	return e.print(s, func(t *table) { membersText(t, s) })
+	return s, nil
 }
 
 // membersText tells of the members, and of files that are moved.
@@ -76,6 +81,14 @@ func membersText(t *table, s node.LocalStatus) {
 	t.row("MEMBER", "KIND", "SIZE", "FREE", "ERRORS", "BUSY WITH")
 	for _, m := range s.Members {
 		t.row(m.Name, m.Kind, node.Size(m.Size).Human(), node.Size(m.Free).Human(), m.Errors, m.QueueDepth)
+	}
+	for _, m := range s.Members {
+		switch {
+		case m.Leaving && m.Files > 0:
+			t.row(m.Name, fmt.Sprintf("is leaving: %s on it; skylun local rebalance goes on with moving them", count(m.Files, "file")))
+		case m.Leaving:
+			t.row(m.Name, "is leaving: nothing is on it, it can be taken out of local.members")
+		}
 	}
 	if r := s.Rebalance; r.Running {
 		t.row("rebalance", fmt.Sprintf("%s of %s, %s left", node.Size(r.Done).Human(), node.Size(r.Total).Human(), count(r.Files, "file")))

@@ -236,3 +236,54 @@ func TestOrphans(t *testing.T) {
 	}
 	stop(t, n)
 }
+
+// TestMemberRemoved empties a member while its volume is written to, and goes on
+// without it.
+func TestMemberRemoved(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	disks(&cfg, DiskConfig{Volume: "v", Size: 32 << 20})
+	a, b := MemberConfig{Path: filepath.Join(t.TempDir(), "a")}, MemberConfig{Path: filepath.Join(t.TempDir(), "b")}
+	cfg.Local.Members, cfg.Local.StripeSize = []MemberConfig{a, b}, 64<<10
+	n := start(t, cfg)
+	want := pattern(32<<20, 3)
+	write(t, n, "v", want, 0)
+	for _, c := range []struct {
+		spec LeaveSpec
+		kind error
+		says string
+	}{
+		{LeaveSpec{Member: "/none"}, ErrNotFound, a.Path + ", " + b.Path},
+		{LeaveSpec{Member: a.Path}, nil, ""},
+		{LeaveSpec{Member: b.Path}, ErrInvalid, b.Path},
+		{LeaveSpec{Member: a.Path, Stay: true}, nil, ""},
+		{LeaveSpec{Member: b.Path}, nil, ""},
+	} {
+		if _, err := n.LeaveMember(t.Context(), c.spec); !errors.Is(err, c.kind) || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v, want %v that says %q", c.spec, err, c.kind, c.says)
+		}
+	}
+	s, err := n.Rebalance(t.Context())
+	for round := 0; err == nil && s.Rebalance.Running; round++ {
+		off := round % 32 << 20
+		copy(want[off:], pattern(1<<20, byte(round)))
+		write(t, n, "v", want[off:off+1<<20], int64(off))
+		s, err = n.Local(t.Context())
+	}
+	if m := s.Members[1]; err != nil || s.Rebalance.Error != "" || !m.Leaving || m.Files != 0 {
+		t.Fatalf("emptied: %+v %v", s, err)
+	}
+	stop(t, n)
+	if err := os.RemoveAll(b.Path); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Local.Members = []MemberConfig{a}
+	n = start(t, cfg)
+	if !bytes.Equal(content(t, n, "v"), want) {
+		t.Error("other content without it")
+	}
+	if s, err := n.Local(t.Context()); err != nil || len(s.Members) != 1 {
+		t.Errorf("members: %+v %v", s.Members, err)
+	}
+	stop(t, n)
+}

@@ -3,8 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
+	"skylun/block"
 	"skylun/raid"
 )
 
@@ -24,6 +28,8 @@ type MemberStatus struct {
 	Errors     uint64 `json:"errors"`      // calls that failed since the node started
 	QueueDepth int64  `json:"queue_depth"` // calls that it is busy with
 	Problem    string `json:"problem,omitempty"`
+	Leaving    bool   `json:"leaving,omitempty"` // it is to be taken out
+	Files      int    `json:"files,omitempty"`   // of one that is leaving: that have a part on it still
 }
 
 // RebalanceStatus tells of the moving of files onto the members that there are
@@ -49,7 +55,7 @@ type rebalance struct {
 func (n *Node) Local(context.Context) (LocalStatus, error) {
 	s := LocalStatus{Members: []MemberStatus{}}
 	for _, m := range n.array.Members() {
-		ms := MemberStatus{Name: m.Where, Kind: m.Kind, Size: m.Total, Free: m.Free, Weight: m.Weight, Errors: m.Errors, QueueDepth: m.InFlight}
+		ms := MemberStatus{Name: m.Where, Kind: m.Kind, Size: m.Total, Free: m.Free, Weight: m.Weight, Errors: m.Errors, QueueDepth: m.InFlight, Leaving: m.Leaving, Files: m.Files}
 		if m.Err != nil {
 			ms.Problem = m.Err.Error()
 		}
@@ -75,6 +81,38 @@ func (n *Node) Rebalance(ctx context.Context) (LocalStatus, error) {
 		})
 	}
 	r.mu.Unlock()
+	return n.Local(ctx)
+}
+
+// LeaveSpec says which member is to leave, or to stay.
+type LeaveSpec struct {
+	Member string `json:"member"` // as LocalStatus names it
+	Stay   bool   `json:"stay"`   // it is not to leave after all
+}
+
+// LeaveMember has a member leave: nothing more is laid out over it, and Rebalance
+// moves off it what is there. When nothing is left it can be taken out of the
+// configuration.
+func (n *Node) LeaveMember(ctx context.Context, spec LeaveSpec) (LocalStatus, error) {
+	var names []string
+	for _, m := range n.array.Members() {
+		names = append(names, m.Where)
+	}
+	if !slices.Contains(names, spec.Member) {
+		return LocalStatus{}, Failure(ErrNotFound, fmt.Sprintf("there is no member %s; the members are %s", spec.Member, strings.Join(names, ", ")))
+	}
+	do := n.array.Leave
+	if spec.Stay {
+		do = n.array.Stay
+	}
+	err := do(spec.Member)
+	switch {
+	case errors.Is(err, raid.ErrMember), errors.Is(err, block.ErrNoSpace):
+		return LocalStatus{}, Failure(ErrInvalid, err.Error())
+	case err != nil:
+		return LocalStatus{}, localError("member "+spec.Member, err)
+	}
+	n.log.Info("local array", "member", spec.Member, "leaving", !spec.Stay)
 	return n.Local(ctx)
 }
 

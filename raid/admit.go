@@ -64,7 +64,20 @@ func (a *Array) missing(rec *arrayRecord, all []*candidate) error {
 			}))
 		}
 	}
-	a.log.Warn("members are missing, and nothing was on them that cannot be fetched again: going on without them", "members", strings.Join(gone.Where, ", "))
+	var left []string // as they were to
+	gone.Where = slices.DeleteFunc(gone.Where, func(where string) bool {
+		leaving := slices.ContainsFunc(rec.Members, func(m memberRecord) bool { return lost[m.Number] && m.Where == where && m.Leaving })
+		if leaving {
+			left = append(left, where)
+		}
+		return leaving
+	})
+	if len(left) > 0 {
+		a.log.Info("members that were leaving are not there any more", "members", strings.Join(left, ", "))
+	}
+	if len(gone.Where) > 0 {
+		a.log.Warn("members are missing, and nothing was on them that cannot be fetched again: going on without them", "members", strings.Join(gone.Where, ", "))
+	}
 	rec.Members = slices.DeleteFunc(rec.Members, func(m memberRecord) bool {
 		configured := slices.ContainsFunc(all, func(c *candidate) bool { return c.where == m.Where && c.absent != nil })
 		return lost[m.Number] && !configured
@@ -205,7 +218,9 @@ func (a *Array) seat(rec *arrayRecord, all []*candidate) error {
 		if err != nil {
 			return fmt.Errorf("member %s: %w", c.where, err)
 		}
-		a.slots = append(a.slots, &slot{Member: member, id: m.ID, number: m.Number, where: c.where, kind: c.kind, weight: c.cfg.Weight})
+		s := &slot{Member: member, id: m.ID, number: m.Number, where: c.where, kind: c.kind, weight: c.cfg.Weight}
+		s.leaving.Store(m.Leaving)
+		a.slots = append(a.slots, s)
 	}
 	if len(order) == 0 {
 		return fmt.Errorf("%w: none of them is there", ErrMember)

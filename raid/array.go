@@ -115,6 +115,9 @@ func (a *Array) segment(size int64) (s segment, err error) {
 	var weights []int
 	weighted := false
 	for _, m := range a.slots {
+		if m.leaving.Load() {
+			continue
+		}
 		total, _, err := m.Space()
 		if err != nil {
 			return s, err

@@ -39,6 +39,7 @@ type crashWorld struct {
 	files   []*crashFile
 	looking sync.Mutex // members are synced beside each other
 	cuts    int
+	emptied int   // members, which were exchanged then
 	err     error // the first thing found
 	doing   string
 	killed  bool // a process was, and the power is on since: what was written last is there
@@ -251,7 +252,7 @@ func (f *crashFile) synced() {
 func (w *crashWorld) step() (what string, err error) {
 	f := w.files[w.rnd.IntN(len(w.files))]
 	size := len(f.sectors)
-	switch op := w.rnd.IntN(18); {
+	switch op := w.rnd.IntN(20); {
 	case op < 7:
 		return "write " + f.name, w.write(f)
 	case op < 9:
@@ -305,6 +306,8 @@ func (w *crashWorld) step() (what string, err error) {
 			err = left.array.Close()
 		}
 		return "look at a killed process", err
+	case op < 19:
+		return w.leave()
 	default:
 		return "close and open", w.restart()
 	}
@@ -333,6 +336,38 @@ func (w *crashWorld) rebalance() (string, error) {
 	return fmt.Sprintf("rebalance %d pieces with weights %v", pieces, w.weights), err
 }
 
+// leave has a member leave, or stay, and moves some files for a while. One that is
+// empty then is exchanged for a new one.
+func (w *crashWorld) leave() (string, error) {
+	i := w.rnd.IntN(len(w.kinds))
+	where := fmt.Sprint("member ", i)
+	status := func() raid.MemberStatus {
+		all := w.array.Members() // a new one comes last
+		return all[slices.IndexFunc(all, func(m raid.MemberStatus) bool { return m.Where == where })]
+	}
+	if status().Leaving && w.rnd.IntN(2) == 0 {
+		return where + " stays", w.array.Stay(where)
+	}
+	if err := w.array.Leave(where); errors.Is(err, raid.ErrMember) {
+		return where + " is the last one", nil
+	} else if err != nil {
+		return where + " leaves", err
+	}
+	what, err := w.rebalance()
+	if m := status(); err != nil || m.Err != nil || m.Files > 0 {
+		return where + " leaves, " + what, errors.Join(err, m.Err)
+	}
+	w.emptied++
+	if size := 4<<20 + w.rnd.Int64N(4<<20); w.dirs[i] != nil {
+		w.dirs = slices.Clone(w.dirs)
+		w.dirs[i] = raidtest.NewDir(size, w.faults)
+	} else {
+		w.disks = slices.Clone(w.disks)
+		w.disks[i] = raidtest.NewDisk(size, w.faults)
+	}
+	return where + " is exchanged, " + what, w.restart()
+}
+
 func (w *crashWorld) restart() error {
 	for _, f := range w.files {
 		if err := f.f.Close(); err != nil {
@@ -345,11 +380,11 @@ func (w *crashWorld) restart() error {
 	return w.open()
 }
 
-func crashRun(seed uint64, members int, lies raidtest.Faults) (cuts int, err error) {
+func crashRun(seed uint64, members int, lies raidtest.Faults) (cuts, emptied int, err error) {
 	rnd := rand.New(rand.NewPCG(seed, 29))
 	w, err := newCrashWorld(rnd, members, lies)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var log []string
 	for op := range 60 {
@@ -359,7 +394,7 @@ func crashRun(seed uint64, members int, lies raidtest.Faults) (cuts int, err err
 			err = w.err
 		}
 		if err == nil && rnd.IntN(12) == 0 {
-			cuts += w.cuts
+			cuts, emptied = cuts+w.cuts, emptied+w.emptied
 			cut := rnd.IntN(2) == 0
 			log = append(log, fmt.Sprintf("power cut %v, killed %v", cut, !cut))
 			if w, err = w.left(cut); err == nil {
@@ -368,10 +403,10 @@ func crashRun(seed uint64, members int, lies raidtest.Faults) (cuts int, err err
 			}
 		}
 		if err != nil {
-			return cuts, fmt.Errorf("members %v, weights %v: operation %d: %w; after:\n%s", w.kinds, w.weights, op, err, strings.Join(log, "\n"))
+			return cuts, emptied, fmt.Errorf("members %v, weights %v: operation %d: %w; after:\n%s", w.kinds, w.weights, op, err, strings.Join(log, "\n"))
 		}
 	}
-	return cuts + w.cuts, w.restart()
+	return cuts + w.cuts, emptied + w.emptied, w.restart()
 }
 
 // TestPowerCut does random operations on arrays of all kinds and cuts the power at the
@@ -380,23 +415,27 @@ func TestPowerCut(t *testing.T) {
 	first := devicetest.Seed(t)
 	n := *crashSeeds
 	if n == 0 {
-		n = 30
+		n = 20
 		if testing.Short() {
 			n = 8
 		}
 	}
 	for _, members := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(members), func(t *testing.T) {
-			cuts := 0
+			cuts, emptied := 0, 0
 			for i := range uint64(n) {
-				c, err := crashRun(first+i, members, raidtest.Faults{})
-				if cuts += c; err != nil {
+				c, e, err := crashRun(first+i, members, raidtest.Faults{})
+				cuts, emptied = cuts+c, emptied+e
+				if err != nil {
 					t.Fatalf("-devicetest.seed=%d -raid.seeds=1: %v", first+i, err)
 				}
 			}
-			t.Logf("%d seeds, %d power cuts", n, cuts)
+			t.Logf("%d seeds, %d power cuts, %d members emptied", n, cuts, emptied)
 			if cuts < 3*n {
 				t.Errorf("only %d power cuts", cuts)
+			}
+			if members > 1 && emptied < n/8 {
+				t.Errorf("only %d members were emptied", emptied)
 			}
 		})
 	}
@@ -413,7 +452,7 @@ func TestPowerCutBites(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for i := range uint64(300) {
-				if _, err := crashRun(first+i, 2, lies); err != nil {
+				if _, _, err := crashRun(first+i, 2, lies); err != nil {
 					t.Logf("found by seed %d of them: %.300v", i+1, err)
 					return
 				}

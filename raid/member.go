@@ -57,6 +57,8 @@ type slot struct {
 	kind   string
 	weight int
 
+	leaving atomic.Bool // nothing is laid out over it any more
+
 	inFlight atomic.Int64 // calls that may have to wait, but for those of files that are on it alone: their gates count
 	errors   atomic.Uint64
 }

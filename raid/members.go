@@ -54,7 +54,8 @@ type memberRecord struct {
 	Kind    string `json:"kind"`
 	Chunk   int64  `json:"chunk,omitempty"` // bytes, of those that hand out chunks
 	Stamped bool   `json:"stamped,omitempty"`
-	Lost    bool   `json:"lost,omitempty"` // it was missing: what was on it is forgotten
+	Lost    bool   `json:"lost,omitempty"`    // it was missing: what was on it is forgotten
+	Leaving bool   `json:"leaving,omitempty"` // nothing is laid out over it any more
 }
 
 const arrayKey = "array"
@@ -74,15 +75,9 @@ func (e *MissingError) Unwrap() error { return ErrMember }
 
 // assemble opens the members and finds out which ones they are.
 func (a *Array) assemble() (err error) {
-	var rec arrayRecord
-	err = a.cfg.Records.Load(arrayKey, func(key string, value []byte) error {
-		if key != arrayKey {
-			return nil
-		}
-		return json.Unmarshal(value, &rec)
-	})
+	rec, err := a.members()
 	if err != nil {
-		return fmt.Errorf("array: %w", err)
+		return err
 	}
 	fresh := rec.ID == ""
 	if fresh {
@@ -105,7 +100,7 @@ func (a *Array) assemble() (err error) {
 		return err
 	}
 	for _, c := range all {
-		if err := c.open(&rec); err != nil {
+		if err := c.open(rec); err != nil {
 			return err
 		}
 	}
@@ -113,11 +108,11 @@ func (a *Array) assemble() (err error) {
 		return err
 	}
 	for _, c := range all {
-		if err := c.recognise(&rec); err != nil {
+		if err := c.recognise(rec); err != nil {
 			return err
 		}
 	}
-	if err := a.missing(&rec, all); err != nil {
+	if err := a.missing(rec, all); err != nil {
 		return err
 	}
 	if fresh {
@@ -125,10 +120,10 @@ func (a *Array) assemble() (err error) {
 			return err
 		}
 	}
-	if err := a.admit(&rec, all); err != nil {
+	if err := a.admit(rec, all); err != nil {
 		return err
 	}
-	return a.seat(&rec, all)
+	return a.seat(rec, all)
 }
 
 // member returns the record of a member, or nil.

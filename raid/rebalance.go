@@ -47,10 +47,24 @@ func (a *Array) Rebalance(ctx context.Context, report func(Progress)) error {
 	}
 	a.moving.Lock()
 	defer a.moving.Unlock()
-	var todo []string
+	// A file may be on its way to where it would not be moved to any more, or have
+	// grown by what had been laid out before: then it is moved once more.
 	p := Progress{}
+	for again := true; again; {
+		var err error
+		if again, err = a.moveStale(ctx, &p, report); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveStale moves all files that are not where they would be now, and tells
+// whether it has moved any.
+func (a *Array) moveStale(ctx context.Context, p *Progress, report func(Progress)) (moved bool, err error) {
+	var todo []string
 	sizes := map[string]int64{}
-	err := a.eachRecord(func(name string, r *fileRecord) error {
+	err = a.eachRecord(func(name string, r *fileRecord) error {
 		moves, size, err := a.stale(r)
 		if moves {
 			todo, sizes[name] = append(todo, name), size
@@ -59,7 +73,7 @@ func (a *Array) Rebalance(ctx context.Context, report func(Progress)) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	for i, name := range todo {
 		p.File, p.Files = name, len(todo)-i
@@ -67,15 +81,17 @@ func (a *Array) Rebalance(ctx context.Context, report func(Progress)) error {
 		err := a.move(ctx, name, func(cursor int64) {
 			p.Done = before + min(cursor, sizes[name])
 			if report != nil {
-				report(p)
+				report(*p)
 			}
 		})
-		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, ErrNotExist) {
-			return fmt.Errorf("move %s: %w", name, err)
+		if err == nil {
+			moved = true
+		} else if !errors.Is(err, errGone) && !errors.Is(err, ErrNotExist) {
+			return false, fmt.Errorf("move %s: %w", name, err)
 		}
 		p.Done = before + sizes[name]
 	}
-	return nil
+	return moved, nil
 }
 
 // stale tells whether a file is not where it would be if it was made now, and how
