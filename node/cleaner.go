@@ -162,7 +162,7 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 		return nil, 0, err
 	}
 	c, now, wait := n.clean, time.Now(), shadowEvery
-	_, between := tree.Unneeded()
+	doomed, between := tree.Unneeded() // those that are there are being read
 	c.forget(between)
 	for _, shadow := range []bool{false, true} {
 		for _, id := range between {
@@ -170,8 +170,8 @@ func (n *Node) nextJob(ctx context.Context) (*job, time.Duration, error) {
 			if tree.IsTop(upper.ID) != shadow {
 				continue
 			}
-			if n.readWithout(id, upper.ID) {
-				continue // who does so wakes the cleaner
+			if slices.Contains(doomed, upper.ID) || n.readWithout(id, upper.ID) {
+				continue // who reads wakes the cleaner
 			}
 			if left := c.retryIn(id, now); left > 0 {
 				wait = min(wait, left)
@@ -279,27 +279,21 @@ func (n *Node) run(ctx context.Context, j *job) error {
 }
 
 func (n *Node) merge(ctx context.Context, j *job) (err error) {
-	locked := false
-	lock := func() {
-		if !locked {
-			n.changes.Lock()
-			locked = true
-		}
-	}
-	defer func() {
-		lock()
+	var gone *overlay.Layer
+	err = overlay.Merge(ctx, j.lower.dev, j.upper.dev, func(kept, g *overlay.Layer) ([]*overlay.Volume, error) {
+		n.changes.Lock()
 		defer n.changes.Unlock()
+		gone = g
+		return n.openOver(g), n.db.ReplaceLayer(g.ID(), kept.ID(), kept.Size())
+	})
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	defer func() {
 		err = errors.Join(err, n.releaseLayers([]*layer{j.lower, j.upper}))
 		if err == nil {
 			err = n.dropLayers()
 		}
 	}()
-	var gone *overlay.Layer
-	err = overlay.Merge(ctx, j.lower.dev, j.upper.dev, func(kept, g *overlay.Layer) ([]*overlay.Volume, error) {
-		lock()
-		gone = g
-		return n.openOver(g), n.db.ReplaceLayer(g.ID(), kept.ID(), kept.Size())
-	})
 	if err != nil {
 		return err
 	}

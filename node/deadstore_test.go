@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -217,4 +218,164 @@ func TestImageBeingRemoved(t *testing.T) {
 	wantKind(t, err, ErrInUse, "image i is just being removed")
 	wantKind(t, n.DeleteImage(t.Context(), "i"), ErrInUse, "image i is just being removed")
 	stop(t, n)
+}
+
+// stuck is a volume of which a read waits for a store that does not answer.
+type stuck struct {
+	*Node
+	v      *volume
+	giveUp context.CancelFunc
+	read   chan error // what became of the read
+}
+
+// newStuck has a volume "over" with the snapshots a, b and c, each with other
+// content in its first blocks, and "blank".
+func newStuck(t *testing.T) *stuck {
+	t.Helper()
+	cfg := testConfig(t)
+	n, err := Open(t.Context(), cfg, true, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.units = map[string]*lun.Map{cfg.Targets[0].IQN: lun.NewMap()}
+	mustCreate(t, n, "blank")
+	mute(t, n)
+	info := blobstore.Info{Name: "i", Size: 1 << 20, BlobSize: 1 << 20, Format: blobstore.Raw, Identity: "0x1"}
+	if _, err := n.createVolume(plan{spec: VolumeSpec{Name: "over", Image: "i"}, info: info}); err != nil {
+		t.Fatal(err)
+	}
+	n.changes.Lock()
+	v, err := n.use(t.Context(), "over", nil)
+	n.changes.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.image.hurry()
+	s := &stuck{Node: n, v: v, read: make(chan error, 1)}
+	for i, name := range []string{"a", "b", "c"} {
+		write(t, n, "over", pattern(64<<10, byte(i)), 0)
+		snapshot(t, n, name, "over")
+	}
+	write(t, n, "over", pattern(64<<10, 9), 0)
+	ctx, giveUp := context.WithCancel(t.Context())
+	s.giveUp = giveUp
+	go func() { s.read <- v.dev.ReadAt(ctx, make([]byte, 4096), 512<<10) }()
+	soon(t, "reading", func() bool { return v.image.cache.Stats().Misses > 0 })
+	return s
+}
+
+// others does what must not wait for the read.
+func (s *stuck) others(t *testing.T) {
+	t.Helper()
+	write(t, s.Node, "blank", pattern(4096, 1), 0)
+	snapshot(t, s.Node, "other", "blank", "over")
+	if err := s.DeleteSnapshot(t.Context(), "other"); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-s.read:
+		t.Errorf("the read has ended: %v", err)
+	default:
+	}
+}
+
+func (s *stuck) end(t *testing.T) {
+	t.Helper()
+	s.giveUp()
+	if err := <-s.read; !errors.Is(err, context.Canceled) {
+		t.Errorf("read: %v", err)
+	}
+	if err := s.release(s.v); err != nil {
+		t.Error(err)
+	}
+	s.removals.Wait()
+	cleanNow(t, s.Node)
+	sound(t, s.Node)
+	if leaves, _ := mustTree(t, s.Node).Unneeded(); len(leaves)+len(s.layers) > 0 {
+		t.Errorf("left are layers %v, and open %d", leaves, len(s.layers))
+	}
+	stop(t, s.Node)
+}
+
+// waits tells what a call returned that waits for the read until it is cancelled.
+func waits(t *testing.T, done <-chan error, cancel context.CancelFunc) {
+	t.Helper()
+	select {
+	case err := <-done:
+		t.Errorf("it has not waited for the read: %v", err)
+	default:
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	}
+}
+
+// TestStuckRead changes what lies below a volume while a read waits for the store:
+// nobody but who changes it waits for the read, and that one can be cancelled.
+func TestStuckRead(t *testing.T) {
+	t.Run("roll back", func(t *testing.T) {
+		noLeaks(t)
+		s := newStuck(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		before, done := s.v.meta.Layer, make(chan error, 1)
+		go func() {
+			_, err := s.RollbackSnapshot(ctx, "a", RollbackSpec{})
+			done <- err
+		}()
+		soon(t, "rolled back", func() bool { v, err := s.db.Volume("over"); return err == nil && v.Layer != before })
+		s.others(t)
+		waits(t, done, cancel)
+		got := make([]byte, 64<<10)
+		if err := s.v.dev.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, pattern(64<<10, 0)) {
+			t.Errorf("not as it was: %v", err)
+		}
+		if mustTree(t, s.Node).Layers[before].ID == 0 {
+			t.Error("what is being read is removed")
+		}
+		s.end(t)
+	})
+	t.Run("merge", func(t *testing.T) {
+		noLeaks(t)
+		s := newStuck(t)
+		if err := s.DeleteSnapshot(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		j, _, err := s.nextJob(ctx)
+		if err != nil || j == nil || j.top != nil {
+			t.Fatalf("%+v %v", j, err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.run(ctx, j) }()
+		soon(t, "merged", func() bool { leaves, _ := mustTree(t, s.Node).Unneeded(); return len(leaves) == 1 })
+		s.others(t)
+		waits(t, done, cancel)
+		got := make([]byte, 64<<10)
+		if err := s.v.dev.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, pattern(64<<10, 9)) {
+			t.Errorf("not as it was: %v", err)
+		}
+		s.end(t)
+	})
+	t.Run("unmap", func(t *testing.T) {
+		noLeaks(t)
+		s := newStuck(t)
+		iqn := s.cfg.Targets[0].IQN
+		if _, err := s.MapLUN(t.Context(), iqn, 5, "over"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.release(s.v); err != nil { // the target has it
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.UnmapLUN(ctx, iqn, 5, false) }()
+		soon(t, "unmapped", func() bool { return s.place("over") == nil })
+		s.others(t)
+		waits(t, done, cancel)
+		s.changes.Lock()
+		s.v.users++ // that end takes
+		s.changes.Unlock()
+		s.end(t)
+	})
 }

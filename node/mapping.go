@@ -181,18 +181,36 @@ func (n *Node) export(ctx context.Context, p lunPlace) error {
 // UnmapLUN takes away what MapLUN has mapped. While initiators are logged in to
 // the target it fails with ErrInUse, unless it is to be done by force: then what
 // they have written is there, and their next command fails.
-func (n *Node) UnmapLUN(_ context.Context, iqn string, number int, force bool) error {
+//
+// The volume is closed when the commands have ended that are under way, which the
+// call waits for.
+func (n *Node) UnmapLUN(ctx context.Context, iqn string, number int, force bool) error {
+	closed, err := n.unmap(iqn, number, force)
+	if closed == nil || err != nil {
+		return err
+	}
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done(): // it is unmapped nevertheless
+		return ctx.Err()
+	}
+}
+
+// unmap is UnmapLUN up to the moment at which nobody finds the unit any more. closed
+// tells that the volume was let go of; nil: that nobody used it.
+func (n *Node) unmap(iqn string, number int, force bool) (closed <-chan error, err error) {
 	n.changes.Lock()
 	defer n.changes.Unlock()
 	place, v, err := n.mapping(iqn, number)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if users := n.initiatorsOf(iqn); len(users) > 0 && !force && n.place(place.disk.Volume) != nil {
-		return Failure(ErrInUse, fmt.Sprintf("%v: logged in to the target are %s; log out there first, or use --force", place, strings.Join(users, ", ")))
+		return nil, Failure(ErrInUse, fmt.Sprintf("%v: logged in to the target are %s; log out there first, or use --force", place, strings.Join(users, ", ")))
 	}
 	if err := n.db.SetUnitState(meta.VolumeUnit(v.ID), placeName, nil); err != nil {
-		return localError("volume "+v.Name, err)
+		return nil, localError("volume "+v.Name, err)
 	}
 	n.mu.Lock()
 	here := slices.ContainsFunc(n.luns, func(p lunPlace) bool { return p == *place })
@@ -201,12 +219,12 @@ func (n *Node) UnmapLUN(_ context.Context, iqn string, number int, force bool) e
 	n.mu.Unlock()
 	n.log.Info("unmapped", "target", iqn, "lun", number, "volume", v.Name)
 	if n.units == nil || !here || open == nil {
-		return nil
+		return nil, nil
 	}
 	n.units[iqn].Remove(uint16(number)) // first: nobody finds the unit any more
 	open.unit = nil
 	n.applyPrefetch(open)
-	return n.unuse(open)
+	return n.whenSettled(open.dev, func() error { return n.unuse(open) }), nil
 }
 
 // mapping returns what was mapped to a number of a target, also when it is not

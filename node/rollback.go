@@ -9,6 +9,7 @@ import (
 
 	"skylun/block"
 	"skylun/meta"
+	"skylun/overlay"
 )
 
 // RollbackSpec asks for volumes to be rolled back.
@@ -24,7 +25,8 @@ type rollback struct {
 	open *volume // nil: nobody uses it
 	top  meta.Top
 
-	layers []*layer // of the volume afterwards, when it is open
+	layers []*layer     // of the volume afterwards, when it is open
+	ended  <-chan error // tells that nobody reads what it held before; nil: nobody did
 }
 
 // RollbackSnapshot gives volumes the content and the size that they had when a
@@ -35,31 +37,72 @@ type rollback struct {
 //
 // The database first, in one transaction, then the volumes that are open: what
 // is written to those in between is gone as well, whether the node is killed or
-// not.
-func (n *Node) RollbackSnapshot(ctx context.Context, name string, spec RollbackSpec) (_ []VolumeStatus, err error) {
-	n.changes.Lock()
-	defer n.changes.Unlock()
-	if n.stopping() {
-		return nil, errStopping
-	}
-	all, err := n.planRollback(name, spec)
+// not. Reads that were under way then may read what was there before; that is kept
+// until they have ended, which the call waits for, too.
+func (n *Node) RollbackSnapshot(ctx context.Context, name string, spec RollbackSpec) ([]VolumeStatus, error) {
+	list, all, err := n.rollBackTo(ctx, name, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.rollBack(ctx, all); err != nil {
-		return nil, localError("roll back to snapshot "+name, err)
+	for _, r := range all {
+		if r.ended == nil {
+			continue
+		}
+		select {
+		case err := <-r.ended:
+			if err != nil {
+				return nil, err
+			}
+		case <-ctx.Done(): // it is done nevertheless
+			return nil, ctx.Err()
+		}
 	}
-	var list []VolumeStatus
+	return list, nil
+}
+
+// rollBackTo is RollbackSnapshot up to the moment at which the volumes are as they
+// were.
+func (n *Node) rollBackTo(ctx context.Context, name string, spec RollbackSpec) (list []VolumeStatus, all []*rollback, err error) {
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if n.stopping() {
+		return nil, nil, errStopping
+	}
+	if all, err = n.planRollback(name, spec); err != nil {
+		return nil, nil, err
+	}
+	if err := n.rollBack(ctx, all); err != nil {
+		return nil, nil, localError("roll back to snapshot "+name, err)
+	}
 	for _, r := range all {
 		n.log.Info("volume rolled back", "volume", r.now.Name, "snapshot", name)
 		v, err := n.Volume(ctx, r.now.Name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		list = append(list, v)
 	}
 	n.clean.wake()
-	return list, n.dropLayers()
+	return list, all, n.dropLayers()
+}
+
+// whenSettled calls f, which gives up what calls under way in v may use, as soon as
+// they have ended, and then tells what f returned. One that waits for the store may
+// take long. Both the caller, who does not wait for that, and f hold changes.
+func (n *Node) whenSettled(v *overlay.Volume, f func() error) <-chan error {
+	ended := make(chan error, 1)
+	n.removals.Go(func() {
+		v.Settled(context.Background()) // when the node stops all calls are cut off
+		n.changes.Lock()
+		defer n.changes.Unlock()
+		if n.stopping() { // Close has closed everything
+			ended <- errStopping
+			return
+		}
+		ended <- f()
+		n.clean.wake()
+	})
+	return ended
 }
 
 // planRollback looks up what is to be done, and refuses what cannot be.
@@ -183,7 +226,8 @@ func (n *Node) rebase(ctx context.Context, r *rollback) error {
 	}
 	old := v.layers
 	v.layers, v.meta.Layer, v.meta.Size = r.layers, r.top.Layer, r.top.Size
-	return n.releaseLayers(old)
+	r.ended = n.whenSettled(v.dev, func() error { return errors.Join(n.releaseLayers(old), n.dropLayers()) })
+	return nil
 }
 
 // removeUnknown removes the files of a layer that the database does not know.

@@ -74,7 +74,7 @@ func Shadow(ctx context.Context, lower, upper *Layer, volumes []*Volume) (freed 
 	// A call that found a block absent in upper, before it was written there, may
 	// be about to read it from lower.
 	for _, v := range volumes {
-		if err := v.settled(ctx); err != nil {
+		if err := v.Settled(ctx); err != nil {
 			return fail(err)
 		}
 	}
@@ -98,23 +98,6 @@ func hides(lower *frozen, upper *Layer) (hidden []Extent) {
 		return true
 	})
 	return hidden
-}
-
-// settled returns when no call is under way that began before it. Its view may
-// have been that of a moment ago.
-func (v *Volume) settled(ctx context.Context) error {
-	v.changing.Lock()
-	v.replace(v.view.Load().next())
-	older := v.older()
-	v.changing.Unlock()
-	for _, drained := range older {
-		select {
-		case <-drained:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
 }
 
 // trim gives back the space of all that a sealed layer does not hold, also what
@@ -161,7 +144,8 @@ func (l *Layer) trim(ctx context.Context) error {
 // nil, none of them uses gone any more: it can be closed and removed.
 //
 // After an error of commit, or before it, both layers are as they were to who
-// reads them; the next Merge goes on. ctx counts until commit is called.
+// reads them; the next Merge goes on. After commit ctx only ends waiting for calls
+// that are under way: kept is in the place of both, and gone may still be read.
 func Merge(ctx context.Context, lower, upper *Layer, commit func(kept, gone *Layer) (volumes []*Volume, err error)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("merge layers %s and %s: %w", lower.name, upper.name, err)
@@ -187,8 +171,12 @@ func Merge(ctx context.Context, lower, upper *Layer, commit func(kept, gone *Lay
 	if err != nil {
 		return fail(err)
 	}
+	var older []<-chan struct{}
 	for _, v := range volumes {
-		wait(v.forget(m.gone, m.kept))
+		older = append(older, v.forget(m.gone, m.kept)...)
+	}
+	if err := wait(ctx, older); err != nil {
+		return fail(err)
 	}
 	return nil
 }

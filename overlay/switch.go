@@ -124,34 +124,28 @@ func (v *Volume) combine() {
 }
 
 // Rebase makes the volume read and write through other layers, as Config.Layers
-// says, and of another size, at one instant. When it returns nobody reads what it
-// held before, and those layers can be closed. It does not end with ctx once the
-// instant has come.
+// says, and of another size, at one instant. Calls that are under way may go on to
+// read what it held before: those layers can be closed after Settled.
 func (v *Volume) Rebase(ctx context.Context, layers []*Layer, size int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	older, err := v.rebase(layers, size)
-	if err != nil {
-		return v.wrap(err)
-	}
-	wait(older)
-	return nil
+	return v.wrap(v.rebase(layers, size))
 }
 
-func (v *Volume) rebase(layers []*Layer, size int64) (older []<-chan struct{}, err error) {
+func (v *Volume) rebase(layers []*Layer, size int64) error {
 	v.changing.Lock()
 	defer v.changing.Unlock()
 	w := v.view.Load()
 	if w.closed {
-		return nil, block.ErrClosed
+		return block.ErrClosed
 	}
 	if v.base != nil && size < v.base.ImageSize() {
-		return nil, fmt.Errorf("%d bytes, less than the %d of its image: %w", size, v.base.ImageSize(), block.ErrOutOfRange)
+		return fmt.Errorf("%d bytes, less than the %d of its image: %w", size, v.base.ImageSize(), block.ErrOutOfRange)
 	}
 	next, err := v.over(layers, size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	next.epoch = w.epoch + 1
 	v.ownAll()
@@ -159,12 +153,28 @@ func (v *Volume) rebase(layers []*Layer, size int64) (older []<-chan struct{}, e
 	v.disownAll()
 	v.retire(old)
 	old.top.sealed.Store(true)
-	return v.older(), nil
+	return nil
+}
+
+// Settled returns when all calls have ended that were under way when it was called,
+// or with ctx. One that waits for the store ends when that has answered, or when who
+// has called gives up.
+func (v *Volume) Settled(ctx context.Context) error {
+	v.changing.Lock()
+	v.replace(v.view.Load().next()) // the current one may have been that of a moment ago
+	older := v.older()
+	v.changing.Unlock()
+	return wait(ctx, older)
 }
 
 // wait returns when nobody uses views any more that were replaced.
-func wait(older []<-chan struct{}) {
+func wait(ctx context.Context, older []<-chan struct{}) error {
 	for _, drained := range older {
-		<-drained
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	return nil
 }

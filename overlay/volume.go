@@ -183,7 +183,7 @@ func (v *Volume) Close() error {
 	v.replace(w)
 	older := v.older()
 	v.changing.Unlock()
-	wait(older)
+	wait(context.Background(), older)
 	v.SetPrefetch(PrefetchOff, false)
 	v.work.Wait()
 	return v.wrap(w.commit(context.Background()))
