@@ -200,12 +200,13 @@ func TestOverlays(t *testing.T) {
 	if after := n.store.Stats(); after.Gets != before.Gets {
 		t.Errorf("b fetched %d times what a had read", after.Gets-before.Gets)
 	}
-	s, err := n.Status(t.Context())
-	if err != nil || len(s.Caches) != 1 {
-		t.Fatalf("caches: %+v %v, want one", s.Caches, err)
-	}
-	if c := s.Caches[0]; c.Local() != 1 || !slices.Equal(c.Volumes, []string{"a", "b"}) {
-		t.Errorf("cache %+v, want all local, for a and b", c)
+	var s Status
+	soon(t, "local", func() bool { // a copy is kept after the read was answered
+		s = status(t, n)
+		return len(s.Caches) == 1 && s.Caches[0].Local() == 1
+	})
+	if c := s.Caches[0]; !slices.Equal(c.Volumes, []string{"a", "b"}) {
+		t.Errorf("cache %+v, want it for a and b", c)
 	}
 	stop(t, n)
 	closed, err := Open(t.Context(), cfg, false, quiet)
