@@ -65,7 +65,7 @@ func (c *cli) refuse(status int, want string, args ...string) {
 	c.t.Helper()
 	out, stderr, got := c.run(args...)
 	lines := strings.Count(stderr, "\n")
-	if strings.HasSuffix(stderr, "\nSee 'skylun help'.\n") {
+	if strings.Contains(stderr, "\nSee 'skylun") && strings.HasSuffix(stderr, " --help'.\n") {
 		lines--
 	}
 	if got != status || !strings.Contains(stderr, want) || lines != 1 || out != "" || strings.Contains(stderr, "Usage:") {
@@ -79,14 +79,14 @@ func TestUsage(t *testing.T) {
 	c.refuse(2, "unknown flag: --nope", "serve", "--nope")
 	c.refuse(2, "unknown command \"now\"", "serve", "now")
 	c.refuse(2, "skylun volume what? One of: create", "volume")
-	c.refuse(2, `unknown command "bogus" for "skylun volume"`, "volume", "bogus")
+	c.refuse(2, "unknown command \"bogus\" for \"skylun volume\"\nSee 'skylun volume --help'.", "volume", "bogus")
 	c.refuse(2, "accepts 1 arg(s), received 0", "volume", "show")
 	c.refuse(2, "-o xml: want text or json", "-o", "xml", "status")
 	c.refuse(2, "needs --size, an overlay --image", "volume", "create", "x")
 	c.refuse(2, `"10G" is not a size`, "volume", "create", "x", "--size", "10G")
 	c.refuse(2, `volume resize x: "10G" is not a size`, "volume", "resize", "x", "10G")
 	c.refuse(2, "a disk of no size", "volume", "resize", "x", "0")
-	c.refuse(2, "accepts 2 arg(s), received 1", "volume", "resize", "x")
+	c.refuse(2, "accepts 2 arg(s), received 1\nSee 'skylun volume resize --help'.", "volume", "resize", "x")
 	c.refuse(2, "a disk of no size", "volume", "create", "x", "--size", "0")
 	c.refuse(2, "--format qcow2: want auto, raw, vhd, iso", "image", "import", "x", "--format", "qcow2")
 	c.refuse(2, "importing from a URL is not supported yet", "image", "import", "https://example.com/x.img")

@@ -53,7 +53,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	e := &env{stdout: stdout, stderr: stderr}
 	root := newRoot(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
@@ -70,7 +70,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var usage usageError
 	switch {
 	case !e.started: // cobra's own errors: flags, arguments, unknown commands
-		fmt.Fprintln(stderr, "See 'skylun help'.")
+		fmt.Fprintf(stderr, "See '%s --help'.\n", command.CommandPath())
 		return exitUsage
 	case errors.As(err, &usage):
 		return exitUsage
