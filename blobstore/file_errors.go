@@ -34,7 +34,9 @@ func (s *fileStore) fail(err error, what string) error {
 	case errors.As(err, &f), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
-	s.n.errors.Add(1)
+	if !isAbsent(err) || s.gone() { // that something is not there is an answer
+		s.n.errors.Add(1)
+	}
 	detail := strings.ReplaceAll(err.Error(), "\n", ", ")
 	say := func(kind error, format string, args ...any) error {
 		return &fault{kind, what + fmt.Sprintf(format, args...)}

@@ -2,6 +2,7 @@ package blobstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -37,7 +38,9 @@ func retry(ctx context.Context, total time.Duration, n *counters, log *slog.Logg
 		if f == nil {
 			return nil
 		}
-		n.errors.Add(1)
+		if !errors.Is(f.err.kind, ErrNotFound) { // that is an answer
+			n.errors.Add(1)
+		}
 		if f.err.kind == ErrThrottled {
 			n.refused(time.Now(), f.after)
 		}

@@ -13,7 +13,7 @@ type Stats struct {
 	Puts      int64 `json:"puts"`      // writes of content
 	PutBytes  int64 `json:"put_bytes"` // bytes of content stored
 	Others    int64 `json:"others"`    // requests that carry no content: properties, lists, leases
-	Errors    int64 `json:"errors"`    // requests that failed
+	Errors    int64 `json:"errors"`    // requests that failed; that something is not there is an answer
 	Retries   int64 `json:"retries"`   // requests that were sent again
 	Throttled int64 `json:"throttled"` // requests the store refused for being too many
 	InFlight  int64 `json:"in_flight"` // requests not answered yet

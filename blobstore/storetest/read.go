@@ -367,7 +367,10 @@ func testStats(t *testing.T, p Place) {
 		}
 	}
 	list(t, s)
-	if st := s.Stats(); st.Gets != 0 || st.GetBytes != 0 || st.Others == 0 {
+	if _, err := s.Stat(t.Context(), "nothing.img"); !errors.Is(err, blobstore.ErrNotFound) {
+		t.Errorf("Stat of nothing: %v", err)
+	}
+	if st := s.Stats(); st.Gets != 0 || st.GetBytes != 0 || st.Others == 0 || st.Errors != 0 {
 		t.Errorf("after Stat and List: %+v", st)
 	}
 	for i := range int64(3) {
