@@ -47,7 +47,7 @@ type Options struct {
 	Disks   []*os.File        // what are /dev/ubda, /dev/ubdb and so on; see NewDisk
 	Env     map[string]string // of the script
 	Memory  int               // of the guest in MiB; 0: 512
-	Timeout time.Duration     // for all; 0: three minutes
+	Timeout time.Duration     // for all; 0: five minutes
 	Output  io.Writer         // takes what the script says while it runs; nil: nobody
 	Shell   bool              // a shell on our terminal instead of a script
 	Again   bool              // make the guest's image again, with today's packages
@@ -67,7 +67,7 @@ func Do(ctx context.Context, script string, o Options) (r Result, err error) {
 		o.Memory = 512
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 3 * time.Minute
+		o.Timeout = 5 * time.Minute
 	}
 	if o.Config == "" {
 		o.Config = Config

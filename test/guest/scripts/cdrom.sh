@@ -27,6 +27,24 @@ locked() {
 	grep -qi -e 'removal prevented' -e 'tray is locked' /run/said || fail "$*: $(cat /run/said)"
 }
 
+# queue VERB: udev lets what it is asked to do wait (stop), or does it (start). It is told several times: a word of
+# udevadm control is lost ("invalid sender uid 65534") when it arrives while udev is about to ask who is calling.
+queue() { for _ in 1 2 3 4 5 6; do udevadm control --"$1"-exec-queue; done; }
+
+# server VERB [IMAGE]: the server inserts or ejects, again if udev has not let go of the disc in the five seconds that it
+# is given.
+server() {
+	verb=$1
+	shift
+	for _ in $(seq 6); do
+		! host skylun cdrom "$verb" "$TARGET" 1 "$@" >/run/said || return 0
+	done
+	fail "$verb $*: $(cat /run/said)"
+}
+
+# open: eject opens the tray, in two commands. Udev locks it whenever it looks at the disc, which may be in between.
+open() { eject "$cd" || { udevadm settle && eject "$cd"; }; }
+
 tray_open="sg_raw $cd 1b 00 00 00 02 00"
 
 step "what Linux makes of it"
@@ -75,17 +93,24 @@ step "mounted: all files are what they were"
 mount -t iso9660 -o ro "$cd" /mnt
 sums
 locked $tray_open
-udevadm control --stop-exec-queue # udev obeys when it is asked to eject
+queue stop # udev obeys when it is asked to eject, mounted or not
 locked host skylun cdrom eject "$TARGET" 1
 sums
 host skylun lun list >/run/luns
 grep -q 'one.iso (ONE), locked' /run/luns || fail "lun list: $(cat /run/luns)"
 umount /mnt
-udevadm control --start-exec-queue
+
+step "unmounted: udev does what was asked of it meanwhile"
+queue start
+label ""
+udevadm settle # it forgets the disc before it opens the tray
+host skylun lun list >/run/luns
+grep -q 'one.iso (ONE), tray open' /run/luns || fail "lun list: $(cat /run/luns)"
+eject -t "$cd"
+label ONE
 
 step "eject, and in again"
-label ONE
-eject "$cd"
+open
 ! dd if="$cd" of=/dev/null count=1 2>/dev/null || fail "there is a disc after eject"
 host skylun lun list >/run/luns
 grep -q 'one.iso (ONE), tray open' /run/luns || fail "lun list: $(cat /run/luns)"
@@ -97,7 +122,7 @@ sums
 umount /mnt
 
 step "another disc: the kernel finds it by itself"
-host skylun cdrom insert "$TARGET" 1 two.iso
+server insert two.iso
 label TWO
 mount -t iso9660 -o ro "$cd" /mnt
 grep -q two /mnt/name || fail "another disc than the one that was put in"
@@ -106,7 +131,7 @@ sums
 
 step "a DVD, of more than 4 GiB"
 umount /mnt
-host skylun cdrom insert "$TARGET" 1 large.iso
+server insert large.iso
 label LARGE
 [ "$(blockdev --getsize64 "$cd")" = "$LARGE" ] || fail "the disc has $(blockdev --getsize64 "$cd") bytes, not $LARGE"
 udevadm info -q property "$cd" | grep -q ID_CDROM_MEDIA_DVD=1 || fail "udev does not take it for a DVD"
@@ -117,7 +142,7 @@ mount -t iso9660 -o ro "$cd" /mnt
 sums
 
 step "another disc by force, under a mounted file system: no byte of one for the other"
-udevadm control --stop-exec-queue
+queue stop
 host skylun cdrom insert "$TARGET" 1 one.iso --force
 echo 3 >/proc/sys/vm/drop_caches
 if cat /mnt/large >/run/large 2>/dev/null; then
@@ -125,7 +150,7 @@ if cat /mnt/large >/run/large 2>/dev/null; then
 fi
 rm -f /run/large
 umount /mnt
-udevadm control --start-exec-queue
+queue start
 label ONE
 dmesg -C # with the errors of that
 
@@ -155,14 +180,14 @@ step "read to the end"
 umount /mnt
 
 step "what is in the drive stays over a restart"
-host skylun cdrom insert "$TARGET" 1 two.iso
+server insert two.iso
 label TWO
-eject "$cd"
+open
 host stop TERM
 host serve
 for _ in $(seq 100); do eject -t "$cd" 2>/dev/null && break; sleep 0.2; done
 label TWO
-host skylun cdrom eject "$TARGET" 1
+server eject
 label ""
 eject -t "$cd"
 ! dd if="$cd" of=/dev/null count=1 2>/dev/null || fail "there is a disc after cdrom eject"
