@@ -19,6 +19,7 @@ type chunkPiece struct {
 	number uint32
 
 	syncing sync.Mutex // one sync at a time; before alloc
+	removed bool       // guarded by syncing: nothing of it is stored any more
 
 	// mu is held shared by whoever uses chunks, and alone by whoever takes them
 	// away: so nobody is in the middle of a chunk that is another's by then.
@@ -215,6 +216,9 @@ func (p *chunkPiece) drop(first, end int) error {
 func (p *chunkPiece) Sync() error {
 	p.syncing.Lock()
 	defer p.syncing.Unlock()
+	if p.removed { // while this call waited: leaves of no piece are damage
+		return nil
+	}
 	changes := map[string][]byte{}
 	p.mu.RLock()
 	p.alloc.Lock()

@@ -300,6 +300,9 @@ func (m *chunks) Remove(name string) error {
 	}
 	p.syncing.Lock()
 	defer p.syncing.Unlock()
+	if p.removed {
+		return nil
+	}
 	changes := map[string][]byte{m.key("piece") + name: nil}
 	var had []uint32
 	p.mu.RLock()
@@ -315,6 +318,7 @@ func (m *chunks) Remove(name string) error {
 	if err := m.records.Store(changes); err != nil {
 		return memberError(err)
 	}
+	p.removed = true
 	p.alloc.Lock()
 	had = append(had, p.freed...)
 	p.freed = nil
