@@ -211,9 +211,9 @@ func (a *Array) seat(rec *arrayRecord, all []*candidate) error {
 		case kindDirectory:
 			member = c.dir
 		case Identical:
-			member, err = openExtents(c.device, a.cfg.Records, m.Number)
+			member, err = openExtents(c.device, a.cfg.Records, m.Number, c.where)
 		case Chunks:
-			member, err = openChunks(c.device, a.cfg.Records, m.Number, m.Chunk, a.cfg.Boot)
+			member, err = openChunks(c.device, a.cfg.Records, m.Number, c.where, m.Chunk, a.cfg.Boot)
 		}
 		if err != nil {
 			return fmt.Errorf("member %s: %w", c.where, err)

@@ -136,7 +136,7 @@ func (p *chunkPiece) writeFresh(i int, b []byte, in int64) error {
 	}
 	c, ok := p.m.take()
 	if !ok {
-		return errNoChunk
+		return fmt.Errorf("member %s: %w", p.m.where, errNoChunk)
 	}
 	err := p.fill(c, b, in)
 	if err == nil {

@@ -47,6 +47,7 @@ type chunks struct {
 	dev     Device
 	records Records
 	number  int
+	where   string
 	size    int64 // of a chunk
 	data    int64 // where the first chunk is
 
@@ -87,8 +88,8 @@ func chunkLayout(size, chunk int64) (data, total int64) {
 	return data, total
 }
 
-func openChunks(dev Device, records Records, number int, size int64, boot string) (*chunks, error) {
-	m := &chunks{dev: dev, records: records, number: number, size: size, pieces: map[string]*chunkPiece{}}
+func openChunks(dev Device, records Records, number int, where string, size int64, boot string) (*chunks, error) {
+	m := &chunks{dev: dev, records: records, number: number, where: where, size: size, pieces: map[string]*chunkPiece{}}
 	m.data, m.total = chunkLayout(dev.Size(), size)
 	owner := make([]place, m.total)
 	if err := errors.Join(m.loadPieces(), m.loadLeaves(owner)); err != nil {
@@ -283,7 +284,7 @@ func (m *chunks) Open(name string, size int64) (Piece, error) {
 	p := m.pieces[name]
 	m.mu.Unlock()
 	if p == nil {
-		return nil, fmt.Errorf("%s on a device: %w", name, ErrNotExist)
+		return nil, fmt.Errorf("member %s: %s: %w", m.where, name, ErrNotExist)
 	}
 	p.mu.Lock()
 	p.reach(int(block.Ceil(size, m.size) / m.size))

@@ -30,6 +30,7 @@ import (
 type extents struct {
 	dev     Device
 	records Records
+	where   string
 	prefix  string
 
 	mu   sync.Mutex
@@ -40,8 +41,8 @@ type extents struct {
 // extent is an offset and a length on the device.
 type extent [2]int64
 
-func openExtents(dev Device, records Records, number int) (*extents, error) {
-	m := &extents{dev: dev, records: records, prefix: fmt.Sprintf("extent/%d/", number), of: map[string][]extent{}}
+func openExtents(dev Device, records Records, number int, where string) (*extents, error) {
+	m := &extents{dev: dev, records: records, where: where, prefix: fmt.Sprintf("extent/%d/", number), of: map[string][]extent{}}
 	end := block.Floor(dev.Size(), block.Size)
 	if end > headSize {
 		m.free = []block.Range{{Off: headSize, End: end}}
@@ -108,7 +109,7 @@ func (m *extents) allocate(size int64) (list []extent, err error) {
 		}
 	}
 	if sum < size {
-		return nil, fmt.Errorf("%w: %d bytes are free, %d are needed", block.ErrNoSpace, sum, size)
+		return nil, fmt.Errorf("%w: member %s: %d bytes are free, %d are needed", block.ErrNoSpace, m.where, sum, size)
 	}
 	for size > 0 {
 		f := m.free[0]
@@ -187,11 +188,11 @@ func (m *extents) Open(name string, size int64) (Piece, error) {
 	list := m.of[name]
 	m.mu.Unlock()
 	if list == nil {
-		return nil, fmt.Errorf("%s on a device: %w", name, ErrNotExist)
+		return nil, fmt.Errorf("member %s: %s: %w", m.where, name, ErrNotExist)
 	}
 	p := m.piece(name, list)
 	if p.size() < size {
-		return nil, memberError(fmt.Errorf("%s has %d bytes on its device instead of %d", name, p.size(), size))
+		return nil, memberError(fmt.Errorf("member %s: %s has %d bytes instead of %d", m.where, name, p.size(), size))
 	}
 	return p, nil
 }
