@@ -201,8 +201,9 @@ func (f *body) movePiece(first bool) (done bool, cursor int64, err error) {
 	if f.gone {
 		return false, 0, errGone
 	}
-	r := block.Range{Off: f.cursor, End: min(f.cursor+f.array.cfg.MovePiece, f.at.size)}
-	if r.Empty() {
+	// What is behind the end of either, after they have grown, nobody has seen.
+	r := block.Range{Off: f.cursor, End: min(f.cursor+f.array.cfg.MovePiece, f.at.size, f.next.size)}
+	if r.End <= r.Off {
 		return true, f.cursor, f.endMove()
 	}
 	f.gate.close() // those who write now are done when it is there
