@@ -79,6 +79,7 @@ func (n *Node) newCache(c meta.Cache, image block.Reader, p *overlay.Prefetcher,
 		Sums:       f.sums,
 		Map:        n.db.Map(c.Map),
 		Pool:       n.pool,
+		Recency:    n.recency[c.Map],
 		Prefetcher: p,
 		Log:        n.log,
 		Unsummed:   !c.Sums,
@@ -145,7 +146,7 @@ func (n *Node) closeIdle(id uint64) error {
 	if c == nil {
 		return nil
 	}
-	return c.Cache.Close()
+	return n.closeCache(id, c.Cache)
 }
 
 // keepFree lets copies leave when they are more than they may be, or when less

@@ -28,7 +28,11 @@ type image struct {
 	users int // guarded by Node.mu
 }
 
-func (m *image) close() error {
+// Recency is that of its cache.
+func (m *image) Recency() overlay.Recency { return m.cache.Recency() }
+
+// Close closes its cache.
+func (m *image) Close() error {
 	m.hurry()
 	<-m.settled
 	m.boots.end()
@@ -177,8 +181,11 @@ func (n *Node) releaseImage(m *image) error {
 	if !last {
 		return nil
 	}
-	err := m.close()
-	if n.server != nil && !n.stopping() {
+	if n.stopping() { // it is closed
+		return nil
+	}
+	err := n.closeCache(m.meta.Map, m)
+	if n.server != nil {
 		n.addIdle(m.meta)
 	}
 	return err

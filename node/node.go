@@ -60,6 +60,9 @@ type Node struct {
 
 	removing map[string]bool // guarded by changes: images that are being removed from the store
 
+	recency      map[uint64]overlay.Recency // guarded by changes: of caches that are closed, by their maps
+	recencyMoved bool                       // guarded by changes: it is not what is written down
+
 	rebalance rebalance
 
 	mu      sync.Mutex
@@ -87,7 +90,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, Failure(ErrNotRunning, fmt.Sprintf("data directory %s holds no node yet; begin one with: skylun serve", cfg.DataDir))
 	}
 	n := &Node{cfg: cfg, log: log, started: time.Now(), clean: newCleaner(),
-		volumes: map[string]*volume{}, layers: map[uint64]*layer{}, sealed: map[uint64]overlay.Stats{}, removing: map[string]bool{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
+		volumes: map[string]*volume{}, layers: map[uint64]*layer{}, sealed: map[uint64]overlay.Stats{}, removing: map[string]bool{}, recency: map[uint64]overlay.Recency{}, images: map[uint64]*image{}, idle: map[uint64]*idleCache{}}
 	n.pool = overlay.NewPool(int64(cfg.Cache.MaxSize), log)
 	n.profiles.init()
 	for _, t := range cfg.Targets {
@@ -114,6 +117,7 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 	if err != nil {
 		return nil, dataDirError(cfg.DataDir, err)
 	}
+	n.loadRecency()
 	if err := n.openArray(); err != nil {
 		return nil, err
 	}
@@ -237,12 +241,13 @@ func (n *Node) Close(ctx context.Context) error {
 	n.pool.Stop()
 	errs = append(errs, closeAll(maps.Values(volumes), func(v *volume) error { return v.dev.Close() })...)
 	errs = append(errs, closeAll(maps.Values(layers), func(l *layer) error { return l.dev.Close() })...)
-	for _, m := range images {
-		errs = append(errs, m.close())
+	for id, m := range images {
+		errs = append(errs, n.closeCache(id, m))
 	}
-	for _, c := range idle {
-		errs = append(errs, c.Cache.Close())
+	for id, c := range idle {
+		errs = append(errs, n.closeCache(id, c.Cache))
 	}
+	errs = append(errs, n.saveRecency())
 	n.profiles.end()
 	errs = append(errs, n.closeParts())
 	err := errors.Join(errs...)

@@ -22,6 +22,9 @@ type CacheConfig struct {
 	Pool  *Pool        // bounds what is kept; nil: nothing does
 	Log   *slog.Logger
 
+	// Recency is what it was when the cache was closed; nil: not known.
+	Recency Recency
+
 	// Prefetcher fills the cache when somebody asks for that; nil: nobody can.
 	Prefetcher *Prefetcher
 
@@ -104,6 +107,7 @@ func OpenCache(cfg CacheConfig) (*Cache, error) {
 		c.pool = NewPool(0, c.log)
 	}
 	c.regions.init(c.Size())
+	c.regions.recall(cfg.Recency)
 	c.fetches.init()
 	c.prefetched.init(c, cfg.Prefetcher)
 	c.pool.join(c)

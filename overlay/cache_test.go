@@ -26,6 +26,7 @@ type pooled struct {
 	file, sums *memFile
 	disk       *memMap
 	log        *bytes.Buffer
+	recency    Recency // to be opened with
 }
 
 func newPooled(t *testing.T, size int64, pool *Pool) *pooled {
@@ -40,7 +41,7 @@ func newPooled(t *testing.T, size int64, pool *Pool) *pooled {
 
 func (x *pooled) open(t *testing.T, pool *Pool) {
 	t.Helper()
-	c, err := OpenCache(CacheConfig{Name: "image", Image: x.image, File: x.file, Sums: x.sums, Map: x.disk, Pool: pool, Log: slog.New(slog.NewTextHandler(x.log, nil))})
+	c, err := OpenCache(CacheConfig{Name: "image", Image: x.image, File: x.file, Sums: x.sums, Map: x.disk, Pool: pool, Recency: x.recency, Log: slog.New(slog.NewTextHandler(x.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,7 @@ var errPoolFull = errors.New("the caches hold as much as they may, and nothing o
 func NewPool(max int64, log *slog.Logger) *Pool {
 	p := &Pool{max: max, log: log}
 	p.room.Store(math.MaxInt64)
+	p.clock.Store(recencyRanks + 1)
 	return p
 }
 

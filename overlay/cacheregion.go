@@ -55,8 +55,8 @@ func (x *cacheRegions) at(off int64) *cacheRegion {
 	return &g[i%groupRegions]
 }
 
-// last returns when the region of the byte at off was used last, 0: never since
-// the cache was opened.
+// last returns when the region of the byte at off was used last, 0: that is not
+// known.
 func (x *cacheRegions) last(off int64) uint64 {
 	i := off / regionSize
 	if g := x.groups[i/groupRegions].Load(); g != nil {
