@@ -13,8 +13,8 @@ import (
 )
 
 // The caches of a node share one pool, which bounds what they hold. Those whose
-// image nothing uses are open too while the node serves, or what they hold could
-// not leave.
+// image nothing uses are open too while the node serves or another image is read,
+// or what they hold would not count, and could not leave.
 
 // cachesDir begins the names of all files of caches.
 const cachesDir = "caches/"
@@ -98,6 +98,7 @@ func (n *Node) newCache(c meta.Cache, image block.Reader, p *overlay.Prefetcher,
 
 // openIdle opens the caches whose images nothing uses. The caller holds changes.
 func (n *Node) openIdle() error {
+	n.idleOpen = true
 	all, err := n.db.Caches()
 	if err != nil {
 		return err

@@ -63,6 +63,11 @@ func (n *Node) openImage(info blobstore.Info) (*image, error) {
 	}
 	n.mu.Unlock()
 
+	if n.server == nil && !n.idleOpen { // what they hold counts
+		if err := n.openIdle(); err != nil {
+			return nil, err
+		}
+	}
 	c, found, err := n.findCache(info)
 	if err != nil {
 		return nil, err
@@ -185,9 +190,7 @@ func (n *Node) releaseImage(m *image) error {
 		return nil
 	}
 	err := n.closeCache(m.meta.Map, m)
-	if n.server != nil {
-		n.addIdle(m.meta)
-	}
+	n.addIdle(m.meta)
 	return err
 }
 

@@ -62,6 +62,7 @@ type Node struct {
 
 	recency      map[uint64]overlay.Recency // guarded by changes: of caches that are closed, by their maps
 	recencyMoved bool                       // guarded by changes: it is not what is written down
+	idleOpen     bool                       // guarded by changes: the caches that nothing uses are open
 
 	rebalance rebalance
 

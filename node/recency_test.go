@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -79,4 +80,37 @@ func TestRecencyOverRestart(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCacheLimitWithoutNode: what caches hold that nothing uses counts also where no
+// node runs.
+func TestCacheLimitWithoutNode(t *testing.T) {
+	noLeaks(t)
+	cfg := testConfig(t)
+	cfg.Cache.MaxSize = 16 << 20
+	for i := range 2 {
+		putImage(t, cfg, fmt.Sprint("i", i), pattern(12<<20, byte(8*i)))
+	}
+	for i := range 2 { // a command each
+		n, err := Open(t.Context(), cfg, true, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprint("w", i)
+		if _, err := n.CreateVolume(t.Context(), VolumeSpec{Name: name, Image: fmt.Sprint("i", i)}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(content(t, n, name), pattern(12<<20, byte(8*i))) {
+			t.Error("not the content of the image")
+		}
+		stop(t, n)
+	}
+	n, err := Open(t.Context(), cfg, false, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, n); s.Caches[0].Cached+s.Caches[1].Cached > 16<<20 || s.Caches[1].Cached < 8<<20 {
+		t.Errorf("caches hold %d and %d bytes, may hold 16 MiB", s.Caches[0].Cached, s.Caches[1].Cached)
+	}
+	stop(t, n)
 }
