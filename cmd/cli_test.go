@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"skylun/node"
@@ -129,6 +130,19 @@ func TestWithoutNode(t *testing.T) {
 	}
 	c.refuse(1, "out exists; name another file, or overwrite it with --force", "volume", "export", "v1", c.path("out"))
 	c.want(nil, "volume", "export", "v1", c.path("out"), "--force")
+	pipe := c.path("pipe") // what has a name without being a file stays: with a device it is the same
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.refuse(1, "pipe is no file but a device or the like; name a file", "volume", "export", "v1", pipe, "--force")
+	reader.Close()
+	if _, err := os.Lstat(pipe); err != nil {
+		t.Error(err)
+	}
 	c.want([]string{"volume v1 has 2 MiB (2097152 bytes)"}, "volume", "resize", "v1", "2MiB")
 	c.refuse(1, "make the file system on it smaller first, and then force it with --force", "volume", "resize", "v1", "1MiB")
 	c.want([]string{"volume v1 has 1 MiB (1048576 bytes)"}, "volume", "resize", "v1", "1MiB", "--force")

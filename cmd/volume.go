@@ -212,6 +212,9 @@ func (e *env) export(ctx context.Context, a *access, name, path string, force bo
 func (e *env) writeFile(what, path string, size int64, force bool, read func(func([]byte, int64) error) error) error {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {
+		if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() { // which is not truncated, and not removed
+			return fmt.Errorf("%s is no file but a device or the like; name a file", path)
+		}
 		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
 	f, err := os.OpenFile(path, flags, 0o600)
