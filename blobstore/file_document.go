@@ -79,25 +79,7 @@ func (s *fileStore) writeDocument(ctx context.Context, name string, kind Kind, d
 	case now != tag && !errors.Is(err, ErrFormat): // one that is no document is replaced
 		return errOther(document(name, kind))
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		os.Remove(path + ".new")
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return replaceFile(path, data, 0o644)
 }
 
 // lockDocument takes a lock that others hold for moments only.

@@ -3,10 +3,8 @@ package blobstore
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,58 +149,13 @@ func TestStripedCleaningUpLate(t *testing.T) {
 	}
 }
 
-// Imports, deletions and readers in each other's way never see or leave a mixture.
+// The same for striped images, of which nothing is left behind.
 func TestStripedUploadsCollide(t *testing.T) {
-	const size, rounds = 256 << 10, 25
+	const size = 256 << 10
 	dir := filepath.Join(t.TempDir(), "blobs")
-	var wg sync.WaitGroup
-	for i := range 4 {
-		s := openDir(t, dir)
-		content := bytes.Repeat([]byte{byte(i + 1)}, size)
-		wg.Go(func() {
-			for round := range rounds {
-				st := Striping{Parts: 1 + (i+round)%4, Size: 64 << 10}
-				u, err := s.CreateStriped(t.Context(), "folder/a", size, fmt.Sprint(i, round), st)
-				if errors.Is(err, ErrBusy) {
-					continue
-				}
-				if errors.Is(err, ErrExists) {
-					info, err := s.Stat(t.Context(), "folder/a")
-					p := make([]byte, size)
-					if err == nil {
-						err = s.Image(info).ReadAt(t.Context(), p, 0)
-					}
-					if err == nil && (p[0] == 0 || !bytes.Equal(p, bytes.Repeat(p[:1], size))) {
-						t.Errorf("an image mixed of %v", slices.Compact(slices.Clone(p)))
-					}
-					if err := s.Delete(t.Context(), "folder/a"); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrBusy) {
-						t.Errorf("Delete: %v", err)
-					}
-					continue
-				}
-				if err != nil {
-					t.Errorf("Create: %v", err)
-					continue
-				}
-				if u.Stored() != 0 {
-					t.Errorf("Stored = %d of another's source", u.Stored())
-				}
-				err = errors.Join(u.WriteAt(t.Context(), content, 0), u.Checkpoint(t.Context(), size))
-				if err == nil && round%3 == 0 {
-					err = u.Abort(t.Context())
-				} else if err == nil {
-					// Somebody may delete it before Commit has looked at it.
-					if _, err = u.Commit(t.Context()); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
-						err = nil
-					}
-				}
-				if err := errors.Join(err, u.Close()); err != nil {
-					t.Errorf("upload: %v", err)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	collide(t, dir, size, 25, func(s *fileStore, source string, turn int) (Upload, error) {
+		return s.CreateStriped(t.Context(), "folder/a", size, source, Striping{Parts: 1 + turn%4, Size: 64 << 10})
+	})
 	s := openDir(t, dir)
 	if err := s.Delete(t.Context(), "folder/a"); err != nil && !errors.Is(err, ErrNotFound) {
 		t.Error(err)
