@@ -26,69 +26,92 @@ type handler struct {
 func NewHandler(api API, log *slog.Logger) http.Handler {
 	h := &handler{api, log}
 	m := http.NewServeMux()
-	m.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Status(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("GET /v1/luns", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.LUNs(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("GET /v1/check", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Check(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("GET /v1/volumes", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Volumes(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("POST /v1/volumes", h.createVolume)
-	m.HandleFunc("GET /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Volume(r.Context(), r.PathValue("name"))
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("DELETE /v1/volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
-		h.reply(w, r, http.StatusNoContent, nil, api.DeleteVolume(r.Context(), r.PathValue("name")))
-	})
-	m.HandleFunc("PUT /v1/volumes/{name}/size", h.resizeVolume)
-	m.HandleFunc("GET /v1/volumes/{name}/prefetch", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Prefetch(r.Context(), r.PathValue("name"))
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("PUT /v1/volumes/{name}/prefetch", h.setPrefetch)
-	m.HandleFunc("PUT /v1/volumes/{name}/pinned", h.pinVolume)
+	m.HandleFunc("GET /v1/status", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Status(r.Context())
+	}))
+	m.HandleFunc("GET /v1/luns", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.LUNs(r.Context())
+	}))
+	m.HandleFunc("GET /v1/check", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Check(r.Context())
+	}))
+	m.HandleFunc("GET /v1/volumes", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Volumes(r.Context())
+	}))
+	m.HandleFunc("POST /v1/volumes", take(h, http.StatusCreated, func(r *http.Request, spec node.VolumeSpec) (any, error) {
+		return api.CreateVolume(r.Context(), spec)
+	}))
+	m.HandleFunc("GET /v1/volumes/{name}", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Volume(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("DELETE /v1/volumes/{name}", h.answer(http.StatusNoContent, func(r *http.Request) (any, error) {
+		return nil, api.DeleteVolume(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("PUT /v1/volumes/{name}/size", take(h, http.StatusOK, func(r *http.Request, spec node.ResizeSpec) (any, error) {
+		return api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
+	}))
+	m.HandleFunc("GET /v1/volumes/{name}/prefetch", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Prefetch(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("PUT /v1/volumes/{name}/prefetch", take(h, http.StatusOK, func(r *http.Request, spec node.PrefetchSpec) (any, error) {
+		return api.SetPrefetch(r.Context(), r.PathValue("name"), spec)
+	}))
+	m.HandleFunc("PUT /v1/volumes/{name}/pinned", take(h, http.StatusOK, func(r *http.Request, spec pinSpec) (any, error) {
+		return api.PinVolume(r.Context(), r.PathValue("name"), spec.Pinned)
+	}))
 	m.HandleFunc("GET /v1/volumes/{name}/content", func(w http.ResponseWriter, r *http.Request) {
 		h.content(w, r, "volume", r.PathValue("name"), api.ReadVolume)
 	})
 	h.snapshots(m)
-	m.HandleFunc("GET /v1/local", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Local(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("PUT /v1/local/rebalance", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Rebalance(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("PUT /v1/local/leaving", h.leaveMember)
-	m.HandleFunc("DELETE /v1/local/rebalance", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.StopRebalance(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Images(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("GET /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
-		v, err := api.Image(r.Context(), r.PathValue("name"))
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("DELETE /v1/images/{name...}", func(w http.ResponseWriter, r *http.Request) {
-		h.reply(w, r, http.StatusNoContent, nil, api.DeleteImage(r.Context(), r.PathValue("name")))
-	})
-	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}", h.mapLUN)
-	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}", h.unmapLUN)
-	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}/medium", h.insertMedia)
-	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}/medium", h.ejectMedia)
+	m.HandleFunc("GET /v1/local", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Local(r.Context())
+	}))
+	m.HandleFunc("PUT /v1/local/rebalance", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Rebalance(r.Context())
+	}))
+	m.HandleFunc("PUT /v1/local/leaving", take(h, http.StatusOK, func(r *http.Request, spec node.LeaveSpec) (any, error) {
+		return api.LeaveMember(r.Context(), spec)
+	}))
+	m.HandleFunc("DELETE /v1/local/rebalance", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.StopRebalance(r.Context())
+	}))
+	m.HandleFunc("GET /v1/images", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Images(r.Context())
+	}))
+	m.HandleFunc("GET /v1/images/{name...}", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return api.Image(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("DELETE /v1/images/{name...}", h.answer(http.StatusNoContent, func(r *http.Request) (any, error) {
+		return nil, api.DeleteImage(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}", take(h, http.StatusCreated, func(r *http.Request, spec mapSpec) (any, error) {
+		number, err := lunOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return api.MapLUN(r.Context(), r.PathValue("iqn"), number, spec.Volume)
+	}))
+	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}", h.answer(http.StatusNoContent, func(r *http.Request) (any, error) {
+		number, err := lunOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return nil, api.UnmapLUN(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
+	}))
+	m.HandleFunc("PUT /v1/targets/{iqn}/luns/{lun}/medium", take(h, http.StatusOK, func(r *http.Request, spec node.MediaSpec) (any, error) {
+		number, err := lunOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return api.InsertMedia(r.Context(), r.PathValue("iqn"), number, spec)
+	}))
+	m.HandleFunc("DELETE /v1/targets/{iqn}/luns/{lun}/medium", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		number, err := lunOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return api.EjectMedia(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
+	}))
 	m.HandleFunc("GET /metrics", h.metrics)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, node.Failure(node.ErrNotFound, r.Method+" "+r.URL.Path+" is no part of this API"))
@@ -96,54 +119,9 @@ func NewHandler(api API, log *slog.Logger) http.Handler {
 	return m
 }
 
-func (h *handler) createVolume(w http.ResponseWriter, r *http.Request) {
-	var spec node.VolumeSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.CreateVolume(r.Context(), spec)
-	h.reply(w, r, http.StatusCreated, v, err)
-}
-
-func (h *handler) leaveMember(w http.ResponseWriter, r *http.Request) {
-	var spec node.LeaveSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.LeaveMember(r.Context(), spec)
-	h.reply(w, r, http.StatusOK, v, err)
-}
-
-func (h *handler) resizeVolume(w http.ResponseWriter, r *http.Request) {
-	var spec node.ResizeSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.ResizeVolume(r.Context(), r.PathValue("name"), spec)
-	h.reply(w, r, http.StatusOK, v, err)
-}
-
-func (h *handler) setPrefetch(w http.ResponseWriter, r *http.Request) {
-	var spec node.PrefetchSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.SetPrefetch(r.Context(), r.PathValue("name"), spec)
-	h.reply(w, r, http.StatusOK, v, err)
-}
-
 // pinSpec says whether a volume is to be pinned.
 type pinSpec struct {
 	Pinned bool `json:"pinned"`
-}
-
-func (h *handler) pinVolume(w http.ResponseWriter, r *http.Request) {
-	var spec pinSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.PinVolume(r.Context(), r.PathValue("name"), spec.Pinned)
-	h.reply(w, r, http.StatusOK, v, err)
 }
 
 // mapSpec says what a logical unit number is to point to.
@@ -151,55 +129,36 @@ type mapSpec struct {
 	Volume string `json:"volume"`
 }
 
-func (h *handler) mapLUN(w http.ResponseWriter, r *http.Request) {
-	number, ok := h.lun(w, r)
-	if !ok {
-		return
-	}
-	var spec mapSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.MapLUN(r.Context(), r.PathValue("iqn"), number, spec.Volume)
-	h.reply(w, r, http.StatusCreated, v, err)
-}
-
-func (h *handler) unmapLUN(w http.ResponseWriter, r *http.Request) {
-	if number, ok := h.lun(w, r); ok {
-		err := h.api.UnmapLUN(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
-		h.reply(w, r, http.StatusNoContent, nil, err)
-	}
-}
-
-func (h *handler) insertMedia(w http.ResponseWriter, r *http.Request) {
-	number, ok := h.lun(w, r)
-	if !ok {
-		return
-	}
-	var spec node.MediaSpec
-	if !h.decode(w, r, &spec) {
-		return
-	}
-	v, err := h.api.InsertMedia(r.Context(), r.PathValue("iqn"), number, spec)
-	h.reply(w, r, http.StatusOK, v, err)
-}
-
-func (h *handler) ejectMedia(w http.ResponseWriter, r *http.Request) {
-	number, ok := h.lun(w, r)
-	if !ok {
-		return
-	}
-	v, err := h.api.EjectMedia(r.Context(), r.PathValue("iqn"), number, r.URL.Query().Get("force") == "true")
-	h.reply(w, r, http.StatusOK, v, err)
-}
-
-// lun returns the logical unit number in the path, or answers that it is none.
-func (h *handler) lun(w http.ResponseWriter, r *http.Request) (number int, ok bool) {
+// lunOf returns the logical unit number in the path.
+func lunOf(r *http.Request) (int, error) {
 	number, err := strconv.Atoi(r.PathValue("lun"))
 	if err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("%q is not a LUN", r.PathValue("lun"))))
+		return 0, node.Failure(node.ErrInvalid, fmt.Sprintf("%q is not a LUN", r.PathValue("lun")))
 	}
-	return number, err == nil
+	return number, nil
+}
+
+// answer answers with what f returns; nil: with nothing.
+func (h *handler) answer(status int, f func(r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		h.reply(w, r, status, v, err)
+	}
+}
+
+// take is answer for requests that have a body.
+func take[T any](h *handler, status int, f func(r *http.Request, spec T) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var spec T
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&spec); err != nil {
+			h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
+			return
+		}
+		v, err := f(r, spec)
+		h.reply(w, r, status, v, err)
+	}
 }
 
 // content answers with what read reads.

@@ -2,8 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,48 +11,27 @@ import (
 
 // snapshots adds what the API has for snapshots.
 func (h *handler) snapshots(m *http.ServeMux) {
-	m.HandleFunc("GET /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
-		v, err := h.api.Snapshots(r.Context())
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("POST /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
-		var spec node.SnapshotSpec
-		if h.decode(w, r, &spec) {
-			v, err := h.api.CreateSnapshot(r.Context(), spec)
-			h.reply(w, r, http.StatusCreated, v, err)
-		}
-	})
-	m.HandleFunc("GET /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
-		v, err := h.api.Snapshot(r.Context(), r.PathValue("name"))
-		h.reply(w, r, http.StatusOK, v, err)
-	})
-	m.HandleFunc("DELETE /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
-		h.reply(w, r, http.StatusNoContent, nil, h.api.DeleteSnapshot(r.Context(), r.PathValue("name")))
-	})
-	m.HandleFunc("POST /v1/snapshots/{name}/rollback", func(w http.ResponseWriter, r *http.Request) {
-		var spec node.RollbackSpec
-		if h.decode(w, r, &spec) {
-			v, err := h.api.RollbackSnapshot(r.Context(), r.PathValue("name"), spec)
-			h.reply(w, r, http.StatusOK, v, err)
-		}
-	})
+	m.HandleFunc("GET /v1/snapshots", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return h.api.Snapshots(r.Context())
+	}))
+	m.HandleFunc("POST /v1/snapshots", take(h, http.StatusCreated, func(r *http.Request, spec node.SnapshotSpec) (any, error) {
+		return h.api.CreateSnapshot(r.Context(), spec)
+	}))
+	m.HandleFunc("GET /v1/snapshots/{name}", h.answer(http.StatusOK, func(r *http.Request) (any, error) {
+		return h.api.Snapshot(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("DELETE /v1/snapshots/{name}", h.answer(http.StatusNoContent, func(r *http.Request) (any, error) {
+		return nil, h.api.DeleteSnapshot(r.Context(), r.PathValue("name"))
+	}))
+	m.HandleFunc("POST /v1/snapshots/{name}/rollback", take(h, http.StatusOK, func(r *http.Request, spec node.RollbackSpec) (any, error) {
+		return h.api.RollbackSnapshot(r.Context(), r.PathValue("name"), spec)
+	}))
 	m.HandleFunc("GET /v1/snapshots/{name}/content", func(w http.ResponseWriter, r *http.Request) {
 		h.content(w, r, "snapshot", r.PathValue("name"), h.api.ReadSnapshot)
 	})
 	m.HandleFunc("GET /v1/snapshots/{name}/volumes/{volume}/content", func(w http.ResponseWriter, r *http.Request) {
 		h.content(w, r, "snapshot", r.PathValue("name")+"/"+r.PathValue("volume"), h.api.ReadSnapshot)
 	})
-}
-
-// decode fills v with the body of a request, or answers that it cannot.
-func (h *handler) decode(w http.ResponseWriter, r *http.Request, v any) bool {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	if err != nil {
-		h.fail(w, r, node.Failure(node.ErrInvalid, fmt.Sprintf("request body: %v", err)))
-	}
-	return err == nil
 }
 
 // Snapshots implements API.
