@@ -42,9 +42,12 @@ func (n *Node) openCacheFiles(c meta.Cache) (f cacheFiles, err error) {
 }
 
 func (n *Node) createCacheFiles(c meta.Cache) (f cacheFiles, err error) {
-	if f.copies, err = n.array.Create(cacheFile(c.Map), block.Ceil(c.Size, block.Size)); err != nil {
+	// What is a copy the map tells, and the checksums do.
+	copies, err := n.array.CreateAll([]raid.Spec{{Name: cacheFile(c.Map), Size: block.Ceil(c.Size, block.Size), Unzeroed: true}})
+	if err != nil {
 		return f, err
 	}
+	f.copies = copies[0]
 	if f.sums, err = n.array.Create(sumsFile(c.Map), overlay.SumsSize(c.Size)); err != nil {
 		f.copies.Close()
 		n.removeCacheFiles(c.Map)

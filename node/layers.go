@@ -129,12 +129,18 @@ func (n *Node) sealLayers(ctx context.Context, devs ...*overlay.Layer) error {
 	return n.array.RemoveAll(notes)
 }
 
+// layerSpec is the file of a layer, of which nothing is read that was not written:
+// the map tells.
+func layerSpec(id uint64, size int64) raid.Spec {
+	return raid.Spec{Name: layerFile(id), Size: block.Ceil(size, block.Size), Unzeroed: true}
+}
+
 // createLayers makes empty layers, which nobody knows until they are in the
 // database: a crash leaves files that removeOrphans removes.
 func (n *Node) createLayers(all []meta.Layer) (devs []*overlay.Layer, err error) {
 	var specs []raid.Spec
 	for _, m := range all {
-		specs = append(specs, raid.Spec{Name: layerFile(m.ID), Size: block.Ceil(m.Size, block.Size)}, raid.Spec{Name: notesFile(m.ID), Size: overlay.NotesSize(m.Size)})
+		specs = append(specs, layerSpec(m.ID, m.Size), raid.Spec{Name: notesFile(m.ID), Size: overlay.NotesSize(m.Size)})
 	}
 	files, err := n.array.CreateAll(specs)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"skylun/block"
 	"skylun/meta"
 	"skylun/overlay"
+	"skylun/raid"
 )
 
 // RollbackSpec asks for volumes to be rolled back.
@@ -186,11 +186,11 @@ func (n *Node) rollBack(ctx context.Context, all []*rollback) (err error) {
 func (n *Node) prepareRollback(ctx context.Context, r *rollback) error {
 	m := meta.Layer{ID: r.top.Layer, Size: r.top.Size}
 	if r.open == nil {
-		f, err := n.array.Create(layerFile(m.ID), block.Ceil(m.Size, block.Size))
+		files, err := n.array.CreateAll([]raid.Spec{layerSpec(m.ID, m.Size)})
 		if err != nil {
 			return err
 		}
-		return f.Close()
+		return files[0].Close()
 	}
 	chain, err := n.db.Chain(r.to.Layer)
 	if err != nil {

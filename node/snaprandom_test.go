@@ -23,8 +23,8 @@ var (
 
 // TestSnapshotsAtRandom does everything that can be done to volumes and
 // snapshots in random order, while layers are merged in the background, and
-// compares all of it with a model again and again: on a directory, and on two
-// members, one of which hands out chunks.
+// compares all of it with a model again and again: on a directory, on two
+// members, one of which hands out chunks, and on a device whose bytes are not made zeros.
 func TestSnapshotsAtRandom(t *testing.T) {
 	t.Run("directory", func(t *testing.T) { changeAtRandom(t, testConfig(t)) })
 	t.Run("members", func(t *testing.T) {
@@ -32,6 +32,25 @@ func TestSnapshotsAtRandom(t *testing.T) {
 		cfg.Local.Members, cfg.Local.StripeSize = []MemberConfig{{Path: t.TempDir()}, smallDisk(t)}, 64<<10
 		changeAtRandom(t, cfg)
 	})
+	t.Run("device with bytes of before", func(t *testing.T) {
+		cfg := testConfig(t)
+		cfg.Local.Members = []MemberConfig{usedDisk(t)}
+		changeAtRandom(t, cfg)
+	})
+}
+
+// usedDisk is a file on which layers have their space for good, and which holds
+// something wherever nobody looks when it is made a member.
+func usedDisk(t *testing.T) MemberConfig {
+	t.Helper()
+	m := MemberConfig{Path: filepath.Join(t.TempDir(), "disk"), Allocate: raid.Identical}
+	p := bytes.Repeat([]byte{0xa5}, 64<<20)
+	clear(p[:1<<20])
+	clear(p[len(p)-1<<20:])
+	if err := os.WriteFile(m.Path, p, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // smallDisk is a file that hands out chunks.

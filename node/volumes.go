@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"skylun/blobstore"
-	"skylun/block"
 	"skylun/lun"
 	"skylun/meta"
 	"skylun/overlay"
@@ -122,11 +121,11 @@ func (n *Node) createVolume(p plan) (meta.Volume, error) {
 		return fail(err)
 	}
 	v.Layer = id
-	file, err := n.array.Create(layerFile(id), block.Ceil(v.Size, block.Size))
+	files, err := n.array.CreateAll([]raid.Spec{layerSpec(id, v.Size)})
 	if err != nil {
 		return fail(err)
 	}
-	if err := file.Close(); err != nil {
+	if err := files[0].Close(); err != nil {
 		return fail(err)
 	}
 	v, err = n.db.CloneVolume(v, parent)

@@ -11,6 +11,12 @@ import (
 type Spec struct {
 	Name string
 	Size int64 // bytes
+
+	// Unzeroed says that its user knows what it has written and reads nothing
+	// else: then that may read as anything, and where zeros would have to be
+	// written the file is made without. What the file grows by, and what is
+	// punched or cut off, reads as zeros as ever.
+	Unzeroed bool
 }
 
 // atOnce bounds how many files are made in parallel: each takes some syncs.
@@ -19,7 +25,7 @@ const atOnce = 16
 // Create makes a file of size bytes that reads as zeros, and makes its
 // existence durable. What had the name before is gone.
 func (a *Array) Create(name string, size int64) (*File, error) {
-	files, err := a.CreateAll([]Spec{{name, size}})
+	files, err := a.CreateAll([]Spec{{Name: name, Size: size}})
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +71,15 @@ func (a *Array) CreateAll(specs []Spec) (files []*File, err error) {
 	}()
 	var g errgroup.Group
 	g.SetLimit(atOnce)
-	for _, f := range bodies {
-		g.Go(func() error { return a.attach(f, f.at, true) })
+	for i, f := range bodies {
+		do := (*slot).Create
+		if specs[i].Unzeroed {
+			do = (*slot).createUnzeroed
+		}
+		g.Go(func() (err error) {
+			f.parts, err = a.pieces(f.name, f.at, do)
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package raid_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -49,6 +50,41 @@ func TestFullNamesMember(t *testing.T) {
 		defer f.Close()
 		if err := f.WriteAt(make([]byte, 8<<20), 0); !errors.Is(err, block.ErrNoSpace) || !strings.Contains(err.Error(), chunks.Path) {
 			t.Errorf("write: %v", err)
+		}
+	})
+}
+
+// TestUnzeroed: a file of which nothing is read that was not written takes its space
+// as it is; what it grows by and what is punched reads as zeros.
+func TestUnzeroed(t *testing.T) {
+	s := newSite(t)
+	size := int64(len(content))
+	s.must([]raid.MemberConfig{preset(t, s.dir, "device", 4<<20, raid.Identical)}, func(a *raid.Array) {
+		for _, unzeroed := range []bool{true, false} {
+			s.create(a, "layers/1")
+			if err := a.Remove("layers/1"); err != nil {
+				t.Fatal(err)
+			}
+			files, err := a.CreateAll([]raid.Spec{{Name: "layers/2", Size: size, Unzeroed: unzeroed}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := files[0]
+			want, got := make([]byte, size), make([]byte, size)
+			if unzeroed {
+				copy(want, content)
+			}
+			if err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("unzeroed %v: error %v, right bytes %v", unzeroed, err, bytes.Equal(got, want))
+			}
+			if err := errors.Join(f.Punch(4096, 8192), f.Resize(2*size)); err != nil {
+				t.Fatal(err)
+			}
+			clear(want[4096:][:8192])
+			want, got = append(want, make([]byte, size)...), make([]byte, 2*size)
+			if err := errors.Join(f.ReadAt(got, 0), f.Close(), a.Remove("layers/2")); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("unzeroed %v, grown: error %v, right bytes %v", unzeroed, err, bytes.Equal(got, want))
+			}
 		}
 	})
 }

@@ -25,7 +25,8 @@ import (
 // member's number and the piece's name: [[offset, length], ...].
 //
 // A range is made zeros before a record gives it to a piece: what is in it then
-// belongs to the piece. Space of a piece is free again when the record that had
+// belongs to the piece. That takes hours where the device cannot do it by itself,
+// so a piece of which nothing is read that was not written does without. Space of a piece is free again when the record that had
 // it is gone.
 type extents struct {
 	dev     Device
@@ -169,11 +170,19 @@ func (m *extents) record(name string, list []extent) error {
 }
 
 func (m *extents) Create(name string, size int64) (Piece, error) {
+	return m.create(name, size, m.fresh)
+}
+
+// CreateUnzeroed is Create, but the piece reads as anything.
+func (m *extents) CreateUnzeroed(name string, size int64) (Piece, error) {
+	return m.create(name, size, m.allocate)
+}
+
+func (m *extents) create(name string, size int64, space func(size int64) ([]extent, error)) (Piece, error) {
 	if err := m.Remove(name); err != nil {
 		return nil, err
 	}
-	size = block.Ceil(size, block.Size)
-	list, err := m.fresh(size)
+	list, err := space(block.Ceil(size, block.Size))
 	if err != nil {
 		return nil, err
 	}

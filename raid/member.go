@@ -63,6 +63,16 @@ type slot struct {
 	errors   atomic.Uint64
 }
 
+// createUnzeroed is Create for a piece of which nothing is read that was not written.
+func (s *slot) createUnzeroed(name string, size int64) (Piece, error) {
+	if m, ok := s.Member.(interface {
+		CreateUnzeroed(name string, size int64) (Piece, error)
+	}); ok {
+		return m.CreateUnzeroed(name, size)
+	}
+	return s.Create(name, size)
+}
+
 // part is a piece of an open file.
 type part struct {
 	Piece

@@ -29,34 +29,30 @@ func (a *Array) newBody(name string, r *fileRecord) (f *body, err error) {
 	return f, nil
 }
 
-// attach opens or makes the pieces of a placement.
-func (a *Array) attach(f *body, l *placed, create bool) error {
-	parts, err := a.pieces(f.name, l, create)
+// attach opens the pieces of a placement.
+func (a *Array) attach(f *body, l *placed) error {
+	parts, err := a.pieces(f.name, l, (*slot).Open)
+	for _, p := range parts { // a process that was killed may have written to them
+		p.dirty.Store(true)
+	}
 	f.parts = slices.Concat(f.parts, parts)
 	return err
 }
 
-// pieces opens or makes the pieces of a placement, and gives it their parts. After
-// an error there may be some.
-func (a *Array) pieces(name string, l *placed, create bool) (all []*part, err error) {
+// pieces opens or makes the pieces of a placement, as do does, and gives it their
+// parts. After an error there may be some.
+func (a *Array) pieces(name string, l *placed, do func(s *slot, name string, size int64) (Piece, error)) (all []*part, err error) {
 	parts := map[int]*part{}
 	for number, used := range l.used {
 		s := a.slot(number)
 		if s == nil {
 			return all, fmt.Errorf("%s: a part of it is on member %d, which is not there: %w", name, number, ErrNotExist)
 		}
-		do := s.Open
-		if create {
-			do = s.Create
-		}
-		piece, err := do(pieceName(name, l.Gen), used)
+		piece, err := do(s, pieceName(name, l.Gen), used)
 		if err != nil {
 			return all, err
 		}
 		parts[number] = &part{Piece: piece, on: s}
-		if !create { // a process that was killed may have written to it
-			parts[number].dirty.Store(true)
-		}
 		all = append(all, parts[number])
 	}
 	l.connect(parts)
@@ -168,9 +164,9 @@ func (a *Array) open(name string) (*body, error) {
 	if f, err = a.newBody(name, r); err != nil {
 		return nil, err
 	}
-	err = a.attach(f, f.at, false)
+	err = a.attach(f, f.at)
 	if err == nil && f.next != nil {
-		err = a.attach(f, f.next, false)
+		err = a.attach(f, f.next)
 	}
 	if err != nil {
 		f.closeParts()

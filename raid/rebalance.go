@@ -177,7 +177,7 @@ func (f *body) beginMove() error {
 		}
 		return errors.Join(err, f.array.removePieces(f.name, next.placement), f.array.store(f.name, &fileRecord{At: f.at.placement}))
 	}
-	parts, err := f.array.pieces(f.name, next, true)
+	parts, err := f.array.pieces(f.name, next, (*slot).Create)
 	if err != nil {
 		return undo(parts, err)
 	}
