@@ -2,6 +2,10 @@ package node
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -189,6 +193,68 @@ func TestCleanerRead(t *testing.T) {
 			}
 			if taken := allocated(t, cfg); taken > size+1<<20 {
 				t.Errorf("layers take %d bytes", taken)
+			}
+			sound(t, n)
+			stop(t, n)
+		})
+	}
+}
+
+// TestRemovedAllTheSame cannot remove the files of layers: what was asked for is
+// done nevertheless, and the files go later.
+func TestRemovedAllTheSame(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		do   func(n *Node, ctx context.Context) error
+	}{
+		{"snapshot rm", func(n *Node, ctx context.Context) error { return n.DeleteSnapshot(ctx, "s") }},
+		{"volume rm", func(n *Node, ctx context.Context) error { return n.DeleteVolume(ctx, "w") }},
+		{"rollback", func(n *Node, ctx context.Context) error {
+			_, err := n.RollbackSnapshot(ctx, "s", RollbackSpec{})
+			return err
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			cfg := testConfig(t)
+			n, err := Open(t.Context(), cfg, true, quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustCreate(t, n, "w")
+			write(t, n, "w", pattern(64<<10, 1), 0)
+			snapshot(t, n, "s", "w")
+			write(t, n, "w", pattern(64<<10, 2), 0)
+			if c.what == "snapshot rm" { // nothing lies on its layer
+				if err := n.DeleteVolume(t.Context(), "w"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var inTheWay []string
+			files, err := filepath.Glob(filepath.Join(cfg.DataDir, "local", "layers", "*"))
+			if err != nil || len(files) == 0 {
+				t.Fatal(files, err)
+			}
+			for _, path := range files { // a directory that is not empty cannot be removed
+				if err := errors.Join(os.Rename(path, path+".away"), os.MkdirAll(filepath.Join(path, "x"), 0o700)); err != nil {
+					t.Fatal(err)
+				}
+				inTheWay = append(inTheWay, path)
+			}
+			if err := c.do(n, t.Context()); err != nil {
+				t.Errorf("%s: %v, which has happened", c.what, err)
+			}
+			leaves, _ := mustTree(t, n).Unneeded()
+			if len(leaves) == 0 {
+				t.Error("what could not be removed is forgotten")
+			}
+			for _, path := range inTheWay {
+				if err := errors.Join(os.RemoveAll(path), os.Rename(path+".away", path)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cleanNow(t, n)
+			if leaves, _ = mustTree(t, n).Unneeded(); len(leaves) > 0 {
+				t.Errorf("layers %v are left", leaves)
 			}
 			sound(t, n)
 			stop(t, n)

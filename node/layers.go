@@ -200,6 +200,15 @@ func (n *Node) releaseLayers(all []*layer) error {
 	return errors.Join(errs...)
 }
 
+// giveBack is dropLayers after something that cannot be undone: what cannot be
+// removed now is tried again while the node runs. The caller holds changes.
+func (n *Node) giveBack() {
+	if err := n.dropLayers(); err != nil {
+		n.log.Warn("space cannot be given back now; it is tried again while the node runs", "err", err)
+	}
+	n.clean.wake()
+}
+
 // dropLayers removes the layers that nobody names, nothing lies on and nobody
 // uses, and those that only they were needed for. The caller holds changes.
 func (n *Node) dropLayers() error {

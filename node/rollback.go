@@ -82,8 +82,8 @@ func (n *Node) rollBackTo(ctx context.Context, name string, spec RollbackSpec) (
 		}
 		list = append(list, v)
 	}
-	n.clean.wake()
-	return list, all, n.dropLayers()
+	n.giveBack()
+	return list, all, nil
 }
 
 // whenSettled calls f, which gives up what calls under way in v may use, as soon as
@@ -100,7 +100,6 @@ func (n *Node) whenSettled(v *overlay.Volume, f func() error) <-chan error {
 			return
 		}
 		ended <- f()
-		n.clean.wake()
 	})
 	return ended
 }
@@ -226,7 +225,13 @@ func (n *Node) rebase(ctx context.Context, r *rollback) error {
 	}
 	old := v.layers
 	v.layers, v.meta.Layer, v.meta.Size = r.layers, r.top.Layer, r.top.Size
-	r.ended = n.whenSettled(v.dev, func() error { return errors.Join(n.releaseLayers(old), n.dropLayers()) })
+	r.ended = n.whenSettled(v.dev, func() error {
+		if err := n.releaseLayers(old); err != nil { // as of a disk that failed, which may be why the volume was rolled back
+			n.log.Warn("what a volume held before it was rolled back cannot be closed in good order", "volume", v.meta.Name, "err", err)
+		}
+		n.giveBack()
+		return nil
+	})
 	return nil
 }
 

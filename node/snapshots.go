@@ -202,8 +202,8 @@ func (n *Node) DeleteSnapshot(_ context.Context, name string) error {
 		return snapshotError(name, err)
 	}
 	n.log.Info("snapshot removed", "snapshot", name)
-	n.clean.wake()
-	return n.dropLayers()
+	n.giveBack()
+	return nil
 }
 
 // snapshotError says that there is no snapshot of that name, if that is it.

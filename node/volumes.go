@@ -176,8 +176,8 @@ func (n *Node) removeVolume(v meta.Volume) error {
 		return err
 	}
 	n.log.Info("volume removed", "volume", v.Name)
-	n.clean.wake()
-	return n.dropLayers()
+	n.giveBack()
+	return nil
 }
 
 // acquire returns an open volume with one more user, to be read: the store was
