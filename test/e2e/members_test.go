@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -160,6 +161,77 @@ func TestMemberAdded(t *testing.T) {
 	if o := command(t, program, "serve", "-c", s.file); o.status != 1 || !strings.Contains(o.stderr, file) || !strings.Contains(o.stderr, "volume disk") {
 		t.Errorf("serve without a member: %+v", o)
 	}
+}
+
+// TestMemberRemoved moves everything off a member while a disk is written to and the
+// server is killed in between, and goes on without it.
+func TestMemberRemoved(t *testing.T) {
+	s := newServer(t, newFileStore(t), "volume: disk, size: 256MiB")
+	a, file := filepath.Join(t.TempDir(), "a"), sparse(t, 600<<20)
+	both := []string{"{path: " + a + ", weight: 1}", "{path: " + file + ", allocate: chunks, weight: 1}"}
+	s.members(both...)
+	s.start()
+	d := connect(t, s, 1)
+	const size, piece = 256 << 20, 1 << 20
+	want := make([]byte, size)
+	round := byte(0)
+	write := func() {
+		t.Helper()
+		round++
+		for off := int64(0); off < size; off += piece {
+			p := want[off:][:piece]
+			for i := range p {
+				p[i] = round ^ byte(off/piece) ^ byte(i/4096)
+			}
+			if err := d.WriteAt(t.Context(), p, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify := func() {
+		t.Helper()
+		got := make([]byte, piece)
+		for off := int64(0); off < size; off += piece {
+			if err := d.ReadAt(t.Context(), got, off); err != nil || !bytes.Equal(got, want[off:][:piece]) {
+				t.Fatalf("the MiB at %d: error %v, right bytes %v", off, err, bytes.Equal(got, want[off:][:piece]))
+			}
+		}
+	}
+	write()
+	removed := make(chan outcome)
+	remove := func() { removed <- s.try("local", "remove", a) }
+	go remove()
+	eventually(t, 20*time.Second, func() string {
+		if o := s.try("status"); !strings.Contains(o.stdout, "is leaving") {
+			return o.stdout
+		}
+		return ""
+	})
+	s.kill()
+	<-removed
+	s.start()
+	d = connect(t, s, 1)
+	verify()
+	go remove()
+	write()
+	if o := <-removed; o.status != 0 || !strings.Contains(o.stdout, "is leaving: nothing is on it") {
+		t.Fatalf("remove: %+v", o)
+	}
+	write()
+	s.check()
+	s.stop()
+	if err := os.RemoveAll(a); err != nil {
+		t.Fatal(err)
+	}
+	s.members(both[1])
+	s.start()
+	d = connect(t, s, 1)
+	verify()
+	s.check()
+	s.stop()
 }
 
 // TestExportAway: while the server of an export is away, what is on it fails, and
