@@ -160,6 +160,15 @@ func (p *part) sync() error {
 	return err
 }
 
+// fail has all syncs fail from now on.
+func (p *part) fail(err error) {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	if p.failed == nil {
+		p.failed = memberError(err)
+	}
+}
+
 // errRetry is the error of a sync after which the next may succeed: what was
 // written is on the disk, and where it is could not be stored for want of room.
 var errRetry = errors.New("where it is cannot be stored")

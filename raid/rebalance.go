@@ -183,7 +183,14 @@ func (f *body) beginMove() error {
 	}
 	r.MakingNext = false
 	if err := f.array.store(f.name, r); err != nil {
-		return undo(parts, err)
+		r.MakingNext = true // it may have been stored: the pieces go when it is known to be not
+		if again := f.array.store(f.name, r); again == nil {
+			return undo(parts, err)
+		}
+		for _, p := range parts {
+			p.Close()
+		}
+		return err
 	}
 	f.gate.close()
 	defer f.gate.open()
@@ -233,7 +240,25 @@ func (f *body) movePiece(first bool) (done bool, cursor int64, err error) {
 	if err := together(partsOf(f.next), (*part).sync); err != nil {
 		return false, 0, err
 	}
-	return false, r.End, f.array.store(f.name, &fileRecord{At: f.at.placement, Next: &f.next.placement, Cursor: r.End})
+	if err := f.array.store(f.name, &fileRecord{At: f.at.placement, Next: &f.next.placement, Cursor: r.End}); err != nil {
+		f.unsure(err)
+		return false, 0, err
+	}
+	return false, r.End, nil
+}
+
+// unsure makes it known again where a file is, after the cursor may have been stored
+// or not: it is what it was. If that cannot be stored either, nothing of the
+// file is durable any more, as what is written goes to the old place, and would be
+// looked for in the new one after the next start. For want of room nothing has been
+// stored.
+func (f *body) unsure(err error) {
+	if errors.Is(memberError(err), block.ErrNoSpace) || f.array.store(f.name, &fileRecord{At: f.at.placement, Next: &f.next.placement, Cursor: f.cursor}) == nil {
+		return
+	}
+	for _, p := range f.parts {
+		p.fail(fmt.Errorf("%w; restart the node", err))
+	}
 }
 
 // copyRun copies what is data of n bytes of the file at off, which are on p.
