@@ -101,7 +101,7 @@ func (n *Node) openLayer(ctx context.Context, m meta.Layer, sealed bool) (_ *ove
 }
 
 func (n *Node) layerConfig(m meta.Layer) overlay.LayerConfig {
-	return overlay.LayerConfig{Name: fmt.Sprint(m.ID), ID: m.ID, Size: m.Size, Map: n.pool.Map(n.db.Map(m.ID)), Boot: n.boot, Log: n.log.With("layer", m.ID)}
+	return overlay.LayerConfig{Name: fmt.Sprint(m.ID), ID: m.ID, Size: m.Size, Map: n.pool.Map(n.db.Map(m.ID)), Boot: n.boot, Redo: n.redo(m.ID), Log: n.log.With("layer", m.ID)}
 }
 
 // openNotes opens the notes of a layer; a sealed one may have none.
@@ -176,6 +176,9 @@ func (n *Node) discardLayers(devs []*overlay.Layer) error {
 func (n *Node) removeFiles(all ...meta.Layer) error {
 	var names []string
 	for _, m := range all {
+		if err := n.redo(m.ID).Remove(); err != nil {
+			return err
+		}
 		names = append(names, layerFile(m.ID), notesFile(m.ID))
 	}
 	return n.array.RemoveAll(names)
@@ -273,7 +276,7 @@ func (n *Node) statsOf(tree *meta.Tree, m meta.Layer) (overlay.Stats, error) {
 		return stats, nil
 	}
 	cfg := n.layerConfig(m)
-	cfg.File, cfg.Sealed = nowhere{}, true
+	cfg.File, cfg.Redo, cfg.Sealed = nowhere{}, nil, true
 	dev, err := overlay.OpenLayer(cfg)
 	if err != nil {
 		return overlay.Stats{}, err

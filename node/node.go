@@ -119,6 +119,9 @@ func Open(ctx context.Context, cfg Config, create bool, log *slog.Logger) (_ *No
 		return nil, dataDirError(cfg.DataDir, err)
 	}
 	n.loadRecency()
+	if err := n.tidyRedo(); err != nil {
+		return nil, dataDirError(cfg.DataDir, err)
+	}
 	if err := n.openArray(); err != nil {
 		return nil, err
 	}

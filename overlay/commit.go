@@ -24,6 +24,17 @@ import (
 //	after a power cut.
 //	append, then answer: an answer before would promise a block that is not
 //	known to be there.
+//
+// That is a large round. A small one appends bytes and states to the redo log
+// of the layer instead, with one sync (redo.go), and leaves the file and the map to a
+// large one:
+//
+//	take changes, then what was captured: a change whose bytes were captured
+//	after it was taken would show old bytes.
+//	sync and append, then clear the redo log, then answer: records that are older
+//	than what was answered would be done again over it.
+//	capture, then sync: what is written after the sync and not captured would
+//	be in neither.
 
 // commits are the rounds of one file.
 type commits struct {
@@ -37,18 +48,24 @@ type commits struct {
 // waiting is a round that some are waiting for. err is valid once done is
 // closed.
 type waiting struct {
-	done chan struct{}
-	err  error
+	done  chan struct{}
+	large bool // guarded by commits.mu: the redo log does not do
+	err   error
 }
 
 // commit makes durable what was written and marked before the call. The first
 // to ask runs the round itself: handing it to another goroutine would cost
 // more than a fast disk's sync.
-func (s *sparse) commit(ctx context.Context) error {
-	w, lead := s.ask()
+func (s *sparse) commit(ctx context.Context) error { return s.commitIn(ctx, false) }
+
+// commitLarge is commit that leaves nothing in the redo log.
+func (s *sparse) commitLarge(ctx context.Context) error { return s.commitIn(ctx, true) }
+
+func (s *sparse) commitIn(ctx context.Context, large bool) error {
+	w, lead := s.ask(large)
 	if lead {
 		emptied := s.runNext()
-		if len(emptied) > 0 || !s.finish() {
+		if len(emptied) > 0 || s.wantRedo.Load() || !s.finish() {
 			go s.rounds(emptied)
 		}
 		return w.err
@@ -64,13 +81,13 @@ func (s *sparse) commit(ctx context.Context) error {
 // background is commit for nobody: an error is met again by the next Flush,
 // because the changes stay pending or the file is broken.
 func (s *sparse) background() {
-	if _, lead := s.ask(); lead {
+	if _, lead := s.ask(true); lead {
 		go s.rounds(nil)
 	}
 }
 
 // ask joins the next round. Who gets lead has to run it.
-func (s *sparse) ask() (w *waiting, lead bool) {
+func (s *sparse) ask(large bool) (w *waiting, lead bool) {
 	c := &s.commits
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,17 +99,25 @@ func (s *sparse) ask() (w *waiting, lead bool) {
 	if c.next == nil {
 		c.next = &waiting{done: make(chan struct{})}
 	}
+	c.next.large = c.next.large || large
 	lead = !c.running
 	c.running = true
 	return c.next, lead
 }
 
-// rounds gives back what the round before has emptied and runs rounds until
-// nobody asks for one.
+// rounds does what the round before has left to do after its answer, and runs
+// rounds until nobody asks for one.
 func (s *sparse) rounds(emptied []Extent) {
-	s.giveBack(emptied)
-	for !s.finish() {
-		s.giveBack(s.runNext())
+	for {
+		s.giveBack(emptied)
+		if s.makeRedo() {
+			emptied, _ = s.round(true) // the next Flush meets the error again
+			s.giveBack(emptied)
+		}
+		if s.finish() {
+			return
+		}
+		emptied = s.runNext()
 	}
 }
 
@@ -102,8 +127,9 @@ func (s *sparse) runNext() (emptied []Extent) {
 	c.mu.Lock()
 	w := c.next
 	c.next = nil
+	large := w.large
 	c.mu.Unlock()
-	emptied, w.err = s.round()
+	emptied, w.err = s.round(large)
 	close(w.done)
 	return emptied
 }
@@ -151,9 +177,14 @@ func (c *commits) close() {
 
 // round makes everything durable that is there now, and returns those changes
 // whose blocks hold nothing any more. Only one runs at a time.
-func (s *sparse) round() (emptied []Extent, err error) {
+func (s *sparse) round(large bool) (emptied []Extent, err error) {
 	s.alone.Lock()
 	defer s.alone.Unlock()
+	return s.roundAlone(large)
+}
+
+// roundAlone is round for who holds alone.
+func (s *sparse) roundAlone(large bool) (emptied []Extent, err error) {
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
@@ -161,30 +192,64 @@ func (s *sparse) round() (emptied []Extent, err error) {
 	changes := s.pending
 	s.pending = nil
 	s.mu.Unlock()
+	written, all := s.capture.take()
+	defer s.capture.free(written)
+	emptied = merge(emptiedBy(changes))
+	if !large && all && s.smallRound(changes, written) {
+		return emptied, nil
+	}
+	if err := s.largeRound(changes); err != nil {
+		return nil, err
+	}
+	return emptied, nil
+}
 
+// emptiedBy returns those changes whose blocks hold nothing any more.
+func emptiedBy(changes []Extent) (emptied []Extent) {
+	for _, e := range changes {
+		if state(e.State) != present {
+			emptied = append(emptied, e)
+		}
+	}
+	return emptied
+}
+
+// largeRound makes everything durable in the file and the map. The caller holds
+// alone.
+func (s *sparse) largeRound(changes []Extent) error {
+	if s.redo == nil {
+		s.capture.spill()
+	} else {
+		s.capture.again()
+	}
 	if s.wrote.Swap(false) {
 		if err := s.file.Sync(); err != nil {
 			if s.lenient {
 				s.wrote.Store(true)
 				s.putBack(changes)
 			}
-			return nil, s.fail(fmt.Errorf("sync: %w", err))
+			return s.fail(s.distrust(fmt.Errorf("sync: %w", err)))
 		}
 	}
-	if len(changes) == 0 {
-		s.trouble.Store(nil)
-		return nil, nil
-	}
-	changes = merge(changes)
-	if err := s.disk.Append(changes); err != nil {
-		err = s.mapError(err)
-		if s.lenient || errors.Is(err, block.ErrNoSpace) { // nothing of it is there: try again at the next flush
-			s.putBack(changes)
+	if len(changes)+len(s.redone) > 0 {
+		if err := s.disk.Append(merge(slices.Concat(s.redone, changes))); err != nil {
+			err = s.mapError(err)
+			if s.lenient || errors.Is(err, block.ErrNoSpace) { // nothing of it is there: try again at the next flush
+				s.putBack(changes)
+			}
+			s.capture.spill()
+			return err
 		}
-		return nil, err
+		s.missRedo(changes)
+		s.redone = nil
+	}
+	if s.redo != nil && !s.redo.empty() {
+		if err := s.redo.clear(); err != nil {
+			return s.fail(fmt.Errorf("redo log: %w", err))
+		}
 	}
 	s.trouble.Store(nil)
-	return slices.DeleteFunc(changes, func(e Extent) bool { return state(e.State) == present }), nil
+	return nil
 }
 
 // settle makes changes of a sealed layer durable, with the bytes that were
@@ -236,6 +301,9 @@ func (s *sparse) mapError(err error) error {
 // merge makes one extent of those that touch, if all are in the same state, so
 // that their order does not matter.
 func merge(changes []Extent) []Extent {
+	if len(changes) == 0 {
+		return nil
+	}
 	for _, e := range changes {
 		if e.State != changes[0].State {
 			return changes

@@ -212,5 +212,6 @@ func (s *sparse) copyFrom(off int64, src *sparse, from, n int64) (done bool, err
 	}
 	done, err = f.CopyFrom(off, src.file, from, n)
 	s.wrote.Store(true)
+	s.capture.spill()
 	return done, localError(err)
 }

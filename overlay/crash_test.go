@@ -85,6 +85,7 @@ func crashRunOn(members int, seed uint64, dir string, lies lie) (cuts int, err e
 		cached:  rnd.IntN(2) == 0,
 		bolt:    rnd.IntN(6) == 0,
 		scanned: rnd.IntN(3) == 0,
+		redo:    rnd.IntN(4) > 0,
 		lie:     lies,
 		dir:     dir,
 		members: members,
@@ -129,7 +130,7 @@ func crashRunOn(members int, seed uint64, dir string, lies lie) (cuts int, err e
 
 // fall cuts the power and goes on with what is left.
 func (w *world) fall() (*world, error) {
-	left, err := w.cut()
+	left, err := w.cut(true)
 	w.abandon()
 	if w.db != nil {
 		err = errors.Join(err, w.db.close())
@@ -139,15 +140,6 @@ func (w *world) fall() (*world, error) {
 	}
 	if err != nil {
 		return w, err
-	}
-	for _, id := range left.rec.ids() { // from now on it looks at power cuts itself
-		left.layers[id].hook(left)
-	}
-	if left.cached {
-		left.cacheFile.hook, left.cacheSums.hook = left.point, left.point
-	}
-	if m, ok := left.cacheMap.(*memMap); ok {
-		m.hook = left.afterAppend(left.cacheFile)
 	}
 	return left, nil
 }

@@ -93,6 +93,12 @@
 //  3. append the changes to the durable map, as one record
 //  4. answer
 //
+// A round of little that was written appends bytes and changes to the redo log
+// of the layer instead of 2 and 3 (redo.go, small.go), with one sync of a file
+// that has all its blocks already: a sync of the layer's file, which has got new
+// ones, costs the file system below a commit of its own. What is written
+// between rounds is captured for that (capture.go). The log is read at open only.
+//
 // After a crash a block therefore reads as its last flushed value or a later
 // one, and as the same on every later read. Overwriting blocks that are present
 // changes no state and appends nothing.

@@ -26,6 +26,10 @@ type LayerConfig struct {
 	Notes Notes
 	Boot  string
 
+	// Redo, where it is given, makes flushes of little that was written durable
+	// sooner.
+	Redo RedoStore
+
 	// Sealed tells that nobody will write to it. It is for those that many lie
 	// below: their states then take less memory from the start.
 	Sealed bool
@@ -54,9 +58,6 @@ type Layer struct {
 // OpenLayer opens a layer, which takes over its File, Map and Notes.
 func OpenLayer(cfg LayerConfig) (*Layer, error) {
 	s, err := openSparse(cfg.Size, cfg.File, cfg.Map)
-	if err == nil && cfg.Notes != nil {
-		err = s.takeNotes(cfg.Notes, cfg.Boot)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", cfg.Name, err)
 	}
@@ -65,10 +66,32 @@ func OpenLayer(cfg LayerConfig) (*Layer, error) {
 	// A process that was killed may have written what nobody has synced, also
 	// without a change of states: the first flush makes up for it.
 	l.wrote.Store(true)
+	if err := l.recover(cfg); err != nil {
+		return nil, fmt.Errorf("layer %s: %w", cfg.Name, errors.Join(err, l.closeRedo()))
+	}
 	if cfg.Sealed {
 		l.seal()
 	}
 	return l, nil
+}
+
+// recover takes over what was written and is not known to file and map: what was
+// flushed from the redo log, what was not from the notes.
+//
+// While the system runs, its memory has all that was written to the file, and
+// newer than the log. After it has gone down, or when it could not write what it
+// had, the log is done again, and the notes count for nothing. They do so
+// before anything that was done again could be taken for what they speak of, and
+// not before it is durable.
+func (l *Layer) recover(cfg LayerConfig) error {
+	same, err := notedWithin(cfg.Notes, cfg.Boot)
+	if err == nil && cfg.Redo != nil {
+		same, err = l.takeRedo(cfg, same)
+	}
+	if err == nil && cfg.Notes != nil {
+		err = l.takeNotes(cfg.Notes, cfg.Boot, same)
+	}
+	return err
 }
 
 // ID returns that of the configuration.
@@ -97,7 +120,7 @@ func (l *Layer) Close() error {
 // Abandon closes a layer that is to be removed: nothing of it is made durable.
 func (l *Layer) Abandon() error {
 	l.stop()
-	errs := []error{l.file.Close()}
+	errs := []error{l.endRedo(), l.file.Close()}
 	if l.notes != nil {
 		errs = append(errs, l.notes.Close())
 	}
@@ -126,10 +149,10 @@ func (l *Layer) Seal(ctx context.Context) error {
 		}
 	}
 	l.below = nil
-	err := l.commit(ctx)
+	err := l.commitLarge(ctx)
 	if err == nil {
 		l.commits.wait() // for holes that are being punched: merging may write there
-		err = l.dropNotes()
+		err = errors.Join(l.endRedo(), l.dropNotes())
 	}
 	if err != nil {
 		return fmt.Errorf("seal layer %s: %w", l.name, err)

@@ -48,6 +48,9 @@ func TestPowerCutBites(t *testing.T) {
 		}}},
 		{"holes in layers are punched before that is recorded", lie{lateStates: true}},
 		{"a snapshot is recorded before it is durable", lie{unsealed: true}},
+		{"the redo log is not synced", lie{lazyRedo: true}},
+		{"the redo log is not cleared", lie{staleRedo: true}},
+		{"the redo log is not done again", lie{noRedo: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := crashDir(t)

@@ -75,24 +75,42 @@ func (s *sparse) note(r block.Range, st state) error {
 	return nil
 }
 
-// takeNotes takes over the notes if they were made while the system of that
-// name runs, and begins new ones if not.
-func (s *sparse) takeNotes(notes Notes, boot string) error {
-	header := make([]byte, notesHeader)
-	if len(boot) > len(header) {
-		return fmt.Errorf("name of the running system with %d bytes", len(boot))
+// notedWithin tells whether the notes were made while the system of that name
+// runs.
+func notedWithin(notes Notes, boot string) (bool, error) {
+	if notes == nil {
+		return false, nil
 	}
 	was := make([]byte, notesHeader)
-	copy(header, boot)
 	if err := notes.ReadAt(was, 0); err != nil {
-		return localError(err)
+		return false, localError(err)
 	}
+	header, err := bootHeader(boot)
+	return bytes.Equal(was, header), err
+}
+
+func bootHeader(boot string) ([]byte, error) {
+	header := make([]byte, notesHeader)
+	if len(boot) > len(header) {
+		return nil, fmt.Errorf("name of the running system with %d bytes", len(boot))
+	}
+	copy(header, boot)
+	return header, nil
+}
+
+// takeNotes takes over the notes if they were made within the system that runs,
+// and begins new ones if not.
+func (s *sparse) takeNotes(notes Notes, boot string, within bool) error {
 	s.notes = notes
-	if !bytes.Equal(was, header) {
-		if err := notes.Clear(); err != nil {
-			return localError(err)
+	if !within {
+		header, err := bootHeader(boot)
+		if err == nil {
+			err = notes.Clear()
 		}
-		return localError(notes.WriteAt(header, 0))
+		if err == nil {
+			err = notes.WriteAt(header, 0)
+		}
+		return localError(err)
 	}
 	p := make([]byte, 64<<10)
 	err := notes.DataRanges(func(r block.Range) error {

@@ -32,7 +32,8 @@ import (
 //
 //  1. let the new size be seen, and wait for writes that saw the old one
 //  2. trim the durable map, then pending changes and the index. A round that
-//     ran beside this could append again what was trimmed.
+//     ran beside this could append again what was trimmed, and so could what is
+//     in the redo log: a large round empties it before.
 //  3. give the space back: earlier, a crash would leave extents whose bytes
 //     are gone
 //
@@ -73,7 +74,7 @@ func (v *Volume) grow(ctx context.Context, old, size int64) error {
 		return err
 	}
 	w := v.view.Load()
-	if err := w.commit(ctx); err != nil {
+	if err := w.commit(ctx, true); err != nil {
 		return err
 	}
 	if err := w.top.grow(old, size); err != nil {
@@ -82,7 +83,7 @@ func (v *Volume) grow(ctx context.Context, old, size int64) error {
 	if gained := (block.Range{Off: block.Ceil(old, block.Size), End: block.Ceil(size, block.Size)}); !gained.Empty() && !w.bare(gained) {
 		err := w.top.mark(gained, zero)
 		if err == nil {
-			err = w.commit(ctx)
+			err = w.commit(ctx, true)
 		}
 		if err != nil {
 			w.top.truncate(old)
@@ -139,7 +140,7 @@ func (v *Volume) shrink(ctx context.Context, old, size int64) error {
 	if gone.Empty() || w.bare(gone) {
 		err = w.top.shrink(size)
 	} else if err = v.markZero(gone); err == nil {
-		if err = w.commit(ctx); err == nil {
+		if err = w.commit(ctx, true); err == nil {
 			w.top.truncate(size)
 		}
 	}
@@ -186,6 +187,10 @@ func (s *sparse) grow(old, size int64) error {
 		s.excess = false
 	}
 	if err := s.file.Resize(block.Ceil(size, block.Size)); err != nil {
+		// It may have been a sync of the file that failed.
+		if syncErr := s.file.Sync(); syncErr != nil {
+			return s.fail(s.distrust(fmt.Errorf("sync: %w", syncErr)))
+		}
 		return localError(err)
 	}
 	if s.notes != nil {
@@ -205,13 +210,24 @@ func (s *sparse) grow(old, size int64) error {
 
 // shrink forgets what is beyond size, durably. Nobody writes there any more.
 func (s *sparse) shrink(size int64) error {
+	emptied, err := s.shrinkAlone(size)
+	s.giveBack(emptied)
+	return err
+}
+
+func (s *sparse) shrinkAlone(size int64) (emptied []Extent, err error) {
 	s.alone.Lock()
 	defer s.alone.Unlock()
+	if s.redo != nil {
+		if emptied, err = s.roundAlone(true); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.disk.Trim(size); err != nil {
-		return s.mapError(err)
+		return emptied, s.mapError(err)
 	}
 	s.truncateLocked(size)
-	return nil
+	return emptied, nil
 }
 
 // release gives back the space of gone, which was cut off the end.

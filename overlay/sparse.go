@@ -59,8 +59,17 @@ type sparse struct {
 	alone  sync.Mutex // held by the round that runs, and by what changes the length; before mu
 	excess bool       // guarded by alone: disk knows something beyond the end
 
+	redos    RedoStore   // nil: there is no redo log
+	redo     *redoLog    // guarded by alone; nil: there is none yet
+	redone   []Extent    // guarded by alone: state changes that only the redo log has, oldest first
+	wantRedo atomic.Bool // one is to be made, or a larger one
+	redoOf   uint64      // whose it is
+	restRedo int         // guarded by alone: how many rounds go by before another is tried
+	capture  capture     // of what is written between rounds
+
 	wrote  atomic.Bool           // the file was written since the last sync began
 	broken atomic.Pointer[error] // why no more can be made durable, nil: it can
+	lost   atomic.Pointer[error] // why reads fail, nil: they do not
 
 	commits commits
 
@@ -85,6 +94,7 @@ const commitAfter = 5 * time.Second
 // openSparse loads the map of a file of size bytes.
 func openSparse(size int64, file File, disk Map) (*sparse, error) {
 	s := &sparse{file: file, disk: disk, index: newIndex[state](block.Ceil(size, block.Size) / block.Size)}
+	s.capture.spill()
 	err := disk.Load(func(e Extent) error {
 		first, end := e.Off/block.Size, e.End/block.Size
 		if first < 0 || first >= end || e.State >= states {
@@ -189,6 +199,9 @@ func (s *sparse) arm() {
 // read fills p from off. It waits for the disk only if wait says so; done is
 // false when it would have to.
 func (s *sparse) read(p []byte, off int64, wait bool) (done bool, err error) {
+	if err := s.lost.Load(); err != nil {
+		return true, *err
+	}
 	if wait {
 		return true, localError(s.file.ReadAt(p, off))
 	}
@@ -201,11 +214,15 @@ func (s *sparse) write(p []byte, off int64) error {
 	if err := s.failure(); err != nil {
 		return err
 	}
+	return localError(s.capture.write(p, off, s.writeFile))
+}
+
+func (s *sparse) writeFile(p []byte, off int64) error {
 	err := s.file.WriteAt(p, off)
 	if !s.wrote.Load() {
 		s.wrote.Store(true)
 	}
-	return localError(err)
+	return err
 }
 
 // giveBack punches holes for blocks that are durably empty.
@@ -255,15 +272,18 @@ func (s *sparse) stop() {
 // close commits what is pending and closes the file. No other call may run.
 func (s *sparse) close() error {
 	s.stop()
-	emptied, err := s.round()
+	emptied, err := s.round(true)
 	s.giveBack(emptied)
+	if err == nil {
+		err = s.endRedo()
+	}
 	if s.notes != nil {
 		if err == nil {
 			err = localError(s.notes.Clear()) // all of it is durable
 		}
 		err = errors.Join(err, s.notes.Close())
 	}
-	return errors.Join(err, s.file.Close())
+	return errors.Join(err, s.closeRedo(), s.file.Close())
 }
 
 // sparingly lets through one log line in a while.

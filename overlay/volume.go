@@ -154,11 +154,12 @@ func (v *Volume) Flush(ctx context.Context) error {
 		return err
 	}
 	defer w.leave()
-	return v.wrap(w.commit(ctx))
+	return v.wrap(w.commit(ctx, false))
 }
 
-// commit makes durable what was written to the layers of w.
-func (w *view) commit(ctx context.Context) error {
+// commit makes durable what was written to the layers of w, without the redo log
+// of the top one if large says so.
+func (w *view) commit(ctx context.Context, large bool) error {
 	for _, l := range w.unsynced {
 		if l.durable.Load() {
 			continue
@@ -167,7 +168,7 @@ func (w *view) commit(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.top.commit(ctx)
+	return w.top.commitIn(ctx, large)
 }
 
 // Close makes everything durable. Calls under way end first, calls after it fail
@@ -186,7 +187,7 @@ func (v *Volume) Close() error {
 	wait(context.Background(), older)
 	v.SetPrefetch(PrefetchOff, false)
 	v.work.Wait()
-	return v.wrap(w.commit(context.Background()))
+	return v.wrap(w.commit(context.Background(), false))
 }
 
 // enter begins a call on [off, off+n), which uses the view until it leaves it.

@@ -40,6 +40,7 @@ type world struct {
 	fault     func(op string) error // of every call of a layer, its notes and map; nil: none
 	db        *worldDB              // nil: the maps are memMaps
 
+	looks   bool       // at power cuts
 	looking sync.Mutex // holes are punched after a flush is answered, beside what follows
 	cuts    int
 	err     error // the first thing found
@@ -55,6 +56,7 @@ type worldConfig struct {
 	lie          lie
 	dir          string // for bolt
 	members      int    // of the arrays that layers are on; 0: they are on none
+	redo         bool   // layers have redo logs
 }
 
 // lie makes a store that does not keep its promise, for tests of the test.
@@ -65,10 +67,13 @@ type lie struct {
 	lateStates bool // as hasty, for layers
 	unsealed   bool // a snapshot is recorded before it is durable
 	lostSums   bool // the sums of a cache are never synced
+	lazyRedo   bool // a redo log is never synced
+	staleRedo  bool // and never cleared
+	noRedo     bool // and never done again
 }
 
 func (c worldConfig) String() string {
-	return fmt.Sprintf("%d sectors over %d, cached %v, bolt %v, scanned %v", c.sectors, c.imageSectors, c.cached, c.bolt, c.scanned)
+	return fmt.Sprintf("%d sectors over %d, cached %v, bolt %v, scanned %v, redo %v", c.sectors, c.imageSectors, c.cached, c.bolt, c.scanned, c.redo)
 }
 
 type worldVolume struct {
@@ -90,7 +95,7 @@ func imageValue(s int64) uint64 { return 1<<40 + uint64(s) }
 func emptyImage(s int64) bool { return s/(block.Size/sector)%4 == 3 }
 
 func newWorld(cfg worldConfig, rnd *rand.Rand) (*world, error) {
-	w := &world{worldConfig: cfg, rnd: rnd, layers: map[uint64]*worldLayer{}, rec: records{layers: map[uint64]layerRecord{}, snaps: map[string]map[int]record{}}}
+	w := &world{worldConfig: cfg, rnd: rnd, looks: true, layers: map[uint64]*worldLayer{}, rec: records{layers: map[uint64]layerRecord{}, snaps: map[string]map[int]record{}}}
 	value := func(s int64) uint64 {
 		if s >= cfg.imageSectors || emptyImage(s) {
 			return 0
@@ -244,11 +249,11 @@ func holdsOnly(f *memFile, c *Cache) error {
 func (w *world) point(name string) {
 	w.looking.Lock()
 	defer w.looking.Unlock()
-	if w.err != nil || w.rnd.IntN(3) != 0 {
+	if !w.looks || w.err != nil || w.rnd.IntN(3) != 0 {
 		return
 	}
 	w.cuts++
-	left, err := w.cut()
+	left, err := w.cut(false)
 	if err == nil {
 		err = left.verify()
 	}
@@ -263,9 +268,9 @@ func (w *world) point(name string) {
 	}
 }
 
-// cut returns the world that a power cut now would leave, opened again. It does
-// not look at power cuts itself.
-func (w *world) cut() (*world, error) {
+// cut returns the world that a power cut now would leave, opened again. Only if
+// looks says so it looks at power cuts itself.
+func (w *world) cut(looks bool) (*world, error) {
 	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image, rotted: w.rotted,
 		layers: map[uint64]*worldLayer{}, rec: w.rec.clone(), lastLayer: w.lastLayer, lastSnap: w.lastSnap}
 	if w.db != nil {
@@ -287,7 +292,7 @@ func (w *world) cut() (*world, error) {
 	left.cacheFile, left.cacheSums, left.cacheMap = w.cacheFile.cut(w.rnd), w.cacheSums.cut(w.rnd), states(cacheID, w.cacheMap)
 	for _, id := range left.rec.ids() {
 		l := w.layers[id]
-		left.layers[id] = &worldLayer{id: id, file: l.file.cut(w.rnd), states: states(id, l.states)}
+		left.layers[id] = &worldLayer{id: id, file: l.file.cut(w.rnd), redo: l.redo.cut(w), states: states(id, l.states)}
 		if l.notes != nil {
 			left.layers[id].notes = l.notes.cut(w.rnd)
 		}
@@ -295,7 +300,23 @@ func (w *world) cut() (*world, error) {
 	if err := w.cutSnapshots(left); err != nil {
 		return nil, err
 	}
+	if left.looks = looks; looks {
+		left.look()
+	}
 	return left, left.open()
+}
+
+// look has w look at power cuts.
+func (w *world) look() {
+	for _, id := range w.rec.ids() {
+		w.layers[id].hook(w)
+	}
+	if w.cached {
+		w.cacheFile.hook, w.cacheSums.hook = w.point, w.point
+	}
+	if m, ok := w.cacheMap.(*memMap); ok {
+		m.hook = w.afterAppend(w.cacheFile)
+	}
 }
 
 // verify reads everything, twice, and compares it with what it may be.
@@ -357,7 +378,7 @@ func (w *world) damage() error {
 		}
 	}
 	w.settle()
-	left, err := w.cut()
+	left, err := w.cut(false)
 	if err != nil {
 		return err
 	}

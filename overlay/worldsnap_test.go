@@ -16,6 +16,7 @@ import (
 type worldLayer struct {
 	id          uint64
 	file, notes *memFile // notes are nil when it was sealed
+	redo        worldRedo
 	states      Map
 	open        *Layer
 }
@@ -171,6 +172,7 @@ func (w *world) newLayer(size int64) (*worldLayer, error) {
 		w.lastLayer = id
 	}
 	l := &worldLayer{id: w.lastLayer, file: w.newFile(block.Ceil(size, block.Size)), notes: w.newFile(NotesSize(size))}
+	l.redo.id = l.id
 	l.states = w.newMap(l.id, l.file)
 	w.layers[l.id] = l
 	l.hook(w)
@@ -180,6 +182,7 @@ func (w *world) newLayer(size int64) (*worldLayer, error) {
 // hook has w look at power cuts, and inject its fault.
 func (l *worldLayer) hook(w *world) {
 	l.file.setHook(w.point)
+	l.redo.hook(w)
 	if m, ok := l.states.(*memMap); ok {
 		m.hook = w.afterAppend(l.file)
 		m.failing = w.fault
@@ -196,6 +199,10 @@ func (w *world) openLayer(id uint64, size int64, sealed bool) error {
 		Boot: fmt.Sprint("boot ", w.boot), Log: slog.New(slog.DiscardHandler), Sealed: sealed}
 	if l.notes != nil {
 		cfg.Notes = l.notes.opened(NotesSize(size))
+	}
+	if w.redo {
+		l.redo.w = w
+		cfg.Redo = &l.redo
 	}
 	open, err := OpenLayer(cfg)
 	if err == nil {

@@ -29,7 +29,7 @@ func TestPowerCut(t *testing.T) {
 	build(t, program, "skylun/test/guest/powercut")
 	t.Run("ext4", func(t *testing.T) { t.Parallel(); powerCut(t, program, binary, "ext4", *cutPoints, "0") })
 	t.Run("xfs", func(t *testing.T) { t.Parallel(); powerCut(t, program, binary, "xfs", *cutPoints/2, "0") })
-	for name, dir := range map[string]string{"NoDataSync": "raid", "NoJournalSync": "meta"} {
+	for name, dir := range map[string]string{"NoDataSync": "raid", "NoJournalSync": "meta", "NoRedoSync": "node"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			forgetful := filepath.Join(t.TempDir(), "skylun")
