@@ -47,6 +47,11 @@
 // weights in proportion to their sizes: then they fill up together, whichever
 // part of the disks is written.
 //
+// # Taking members out
+//
+// One that is leaving gets no part of what is made, and grows, from then on, and
+// Rebalance moves off it what it has (leave.go). Empty, it may be missing.
+//
 // # Identity
 //
 // Members are found by their stamps, whatever their order and paths. The records say
