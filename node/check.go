@@ -13,8 +13,20 @@ import (
 )
 
 // Check returns a line for each thing that is wrong with what the node keeps
-// locally. It changes nothing and can run while volumes are in use.
+// locally. It changes nothing and can run while volumes are in use. What is found
+// while snapshots, volumes and caches come and go is looked at again while none do:
+// of what was just removed the files are missing.
 func (n *Node) Check(context.Context) ([]string, error) {
+	problems, err := n.check()
+	if err == nil && len(problems) == 0 {
+		return problems, nil
+	}
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	return n.check()
+}
+
+func (n *Node) check() ([]string, error) {
 	problems := append([]string{}, n.db.Check()...)
 	if len(problems) > 0 {
 		return problems, nil
@@ -26,7 +38,7 @@ func (n *Node) Check(context.Context) ([]string, error) {
 	problems = n.checkLayers(problems, tree)
 	for _, v := range tree.Volumes {
 		where := "volume " + v.Name
-		if _, err := n.volumeStatus(v); err != nil {
+		if _, err := n.volumeStatus(tree, v); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %v", where, err))
 		}
 		if info, err := infoOf(v); err != nil {

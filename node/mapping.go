@@ -136,7 +136,7 @@ func (n *Node) MapLUN(ctx context.Context, iqn string, number int, volume string
 	n.luns = append(slices.Clone(n.luns), place)
 	n.mu.Unlock()
 	n.log.Info("mapped", "target", iqn, "lun", number, "volume", volume)
-	s, err := n.volumeStatus(v)
+	s, err := n.statusOf(v)
 	if err != nil || s.LUN == nil {
 		return LUNStatus{}, err
 	}

@@ -40,7 +40,7 @@ func (n *Node) PinVolume(ctx context.Context, name string, pin bool) (_ VolumeSt
 		return refuse("the configuration pins it; take out pin: true there and restart the node")
 	}
 	if pin == v.Pinned {
-		return n.volumeStatus(v)
+		return n.statusOf(v)
 	}
 	if pin {
 		need, err := n.pinnedSize(v)
@@ -66,7 +66,7 @@ func (n *Node) PinVolume(ctx context.Context, name string, pin bool) (_ VolumeSt
 		}
 	}
 	n.log.Info("volume", "volume", name, "pinned", pin)
-	return n.volumeStatus(v)
+	return n.statusOf(v)
 }
 
 func (n *Node) pinnedByConfig(volume string) bool {

@@ -179,8 +179,8 @@ func (n *Node) openNowhere(c meta.Cache) (*overlay.Cache, error) {
 
 // closedVolumeStats returns the figures of a volume that is not open: it is
 // opened without its files.
-func (n *Node) closedVolumeStats(m meta.Volume) (stats overlay.Stats, err error) {
-	chain, err := n.db.Chain(m.Layer)
+func (n *Node) closedVolumeStats(tree *meta.Tree, m meta.Volume) (stats overlay.Stats, err error) {
+	chain, err := tree.Chain(m.Layer)
 	if err != nil {
 		return stats, fmt.Errorf("volume %s: %w", m.Name, err)
 	}

@@ -76,7 +76,7 @@ func (n *Node) CreateVolume(ctx context.Context, spec VolumeSpec) (VolumeStatus,
 		return VolumeStatus{}, err
 	}
 	n.logCreated(v)
-	return n.volumeStatus(v)
+	return n.statusOf(v)
 }
 
 // checkUnknown fails with ErrExists when there is a volume of that name.
@@ -363,13 +363,13 @@ func (n *Node) imageError(name string, err error) error {
 
 // Volumes returns all volumes of the node.
 func (n *Node) Volumes(context.Context) ([]VolumeStatus, error) {
-	all, err := n.db.Volumes()
+	tree, err := n.db.Tree()
 	if err != nil {
 		return nil, err
 	}
-	list := make([]VolumeStatus, len(all))
-	for i, v := range all {
-		if list[i], err = n.volumeStatus(v); err != nil {
+	list := make([]VolumeStatus, len(tree.Volumes))
+	for i, v := range tree.Volumes {
+		if list[i], err = n.volumeStatus(tree, v); err != nil {
 			return nil, err
 		}
 	}
@@ -387,7 +387,7 @@ func (n *Node) Volume(_ context.Context, name string) (VolumeStatus, error) {
 		return VolumeStatus{}, volumeError(name, meta.ErrNotFound)
 	}
 	v := tree.Volumes[i]
-	s, err := n.volumeStatus(v)
+	s, err := n.volumeStatus(tree, v)
 	if err != nil {
 		return s, err
 	}
@@ -416,7 +416,18 @@ func (n *Node) Volume(_ context.Context, name string) (VolumeStatus, error) {
 	return s, nil
 }
 
-func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
+// statusOf is volumeStatus for those who hold changes.
+func (n *Node) statusOf(v meta.Volume) (VolumeStatus, error) {
+	tree, err := n.db.Tree()
+	if err != nil {
+		return VolumeStatus{}, err
+	}
+	return n.volumeStatus(tree, v)
+}
+
+// volumeStatus returns the status of a volume of the tree, which may have been
+// changed since.
+func (n *Node) volumeStatus(tree *meta.Tree, v meta.Volume) (VolumeStatus, error) {
 	s := VolumeStatus{Name: v.Name, ID: hex.EncodeToString(v.ID[:]), Size: v.Size, Created: v.Created}
 	if v.Image != "" {
 		info, err := infoOf(v)
@@ -442,7 +453,7 @@ func (n *Node) volumeStatus(v meta.Volume) (VolumeStatus, error) {
 		stats = open.dev.Stats()
 	} else {
 		var err error
-		if stats, err = n.closedVolumeStats(v); err != nil {
+		if stats, err = n.closedVolumeStats(tree, v); err != nil {
 			return s, err
 		}
 	}
