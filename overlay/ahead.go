@@ -59,6 +59,7 @@ func (w *follower) read(off, n int64, waited bool, absent func(r block.Range, f 
 	if Strategy(w.strategy.Load()) == PrefetchOff || !w.mu.TryLock() {
 		return
 	}
+	w.streams.SetSpare(w.cache.spareAhead(), w.cache.guesses.full.Load())
 	a, ok := w.streams.Read(off, n, waited)
 	if ok {
 		w.streams.SetWindow(w.cache.window())
@@ -96,7 +97,7 @@ func (w *follower) fetch(a prefetch.Ahead, absent func(r block.Range, f func(blo
 	r := a.First
 	for range a.Count {
 		in := r.Intersect(all).Outward(block.Size)
-		if in.Empty() {
+		if in.Empty() || a.Every != 0 && w.cache.spareAhead() <= 0 {
 			return
 		}
 		absent(in, w.cache.ahead)

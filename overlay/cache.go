@@ -61,6 +61,7 @@ type Cache struct {
 
 	fetches    fetches
 	prefetched prefetched
+	guesses    guesses
 	counts     cacheCounts
 	trace      atomic.Pointer[Trace] // nil: nobody wants to know what is read
 
@@ -109,6 +110,7 @@ func OpenCache(cfg CacheConfig) (*Cache, error) {
 	c.regions.init(c.Size())
 	c.regions.recall(cfg.Recency)
 	c.fetches.init()
+	c.guesses.init(c.Size())
 	c.prefetched.init(c, cfg.Prefetcher)
 	c.pool.join(c)
 	c.tidy(cfg)

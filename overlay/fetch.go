@@ -121,7 +121,10 @@ func (c *Cache) next(r block.Range) piece {
 		grain = block.Size
 	}
 	want.End = min(want.End, block.Floor(want.Off, grain)+fetchMax)
-	o := &fetch{r: want.Outward(grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
+	o := &fetch{r: c.widen(want, grain).Intersect(run), done: make(chan struct{}), settled: make(chan struct{})}
+	c.guesses.asked(want.Len())
+	c.guesses.beside.add(block.Range{Off: o.r.Off, End: want.Off})
+	c.guesses.beside.add(block.Range{Off: want.End, End: o.r.End})
 	if o.r.End == run.End {
 		o.r.End = c.join(o.r, min(block.Ceil(r.End, block.Size), c.Size()))
 	}
@@ -134,6 +137,16 @@ func (c *Cache) next(r block.Range) piece {
 		f.run.Go(func() { c.fetch(o) })
 	}
 	return piece{r: r.Intersect(o.r), fetch: o}
+}
+
+// widen returns want with what is beside it in the grain, or in a smaller one if
+// too much of what was taken along was not read. The caller holds the lock of fetches.
+func (c *Cache) widen(want block.Range, grain int64) block.Range {
+	least, spare := max(c.fetches.sizer.Least(), block.Size), c.spareBeside()
+	for grain > least && want.Outward(grain).Len()-want.Len() > spare {
+		grain /= 2
+	}
+	return want.Outward(grain)
 }
 
 // join returns where a fetch of m ends that also takes what else is absent up to end,
@@ -205,6 +218,9 @@ func (c *Cache) begin(r block.Range, why purpose, after func(o *fetch)) *fetch {
 	o := &fetch{r: r, why: why, done: make(chan struct{}), settled: make(chan struct{})}
 	f.list = slices.Insert(f.list, f.search(r.Off), o)
 	c.prefetched.begun(o)
+	if why == forStream {
+		c.guesses.ahead.add(r)
+	}
 	f.run.Go(func() {
 		c.fetch(o)
 		c.settled(o)
@@ -265,6 +281,7 @@ func (c *Cache) read(o *fetch) ([]byte, error) {
 	c.counts.fetched.Add(n)
 	f.mu.Lock()
 	f.sizer.Fetched(n, time.Since(began))
+	c.guesses.full.Store(f.sizer.Full())
 	f.mu.Unlock()
 	return data, nil
 }

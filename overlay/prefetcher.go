@@ -291,6 +291,8 @@ type prefetched struct {
 
 	known atomic.Pointer[known] // nil: there is no profile
 
+	filling, lacking atomic.Bool // somebody wants all of it; there is no room for that
+
 	ordering sync.Mutex
 	order    *prefetch.Order // guarded by ordering
 
@@ -350,6 +352,8 @@ func (x *prefetched) want(who any, s Strategy, paused bool) {
 	} else {
 		x.users[who] = user{s, paused}
 	}
+	_, now := x.mostLocked()
+	x.filling.Store(now >= PrefetchIdle && x.p != nil)
 	x.mu.Unlock()
 	x.again()
 }
@@ -377,6 +381,10 @@ func (x *prefetched) again() {
 func (x *prefetched) most() (asked, now Strategy) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.mostLocked()
+}
+
+func (x *prefetched) mostLocked() (asked, now Strategy) {
 	for _, u := range x.users {
 		asked = max(asked, u.strategy)
 		if !u.paused {
@@ -385,6 +393,9 @@ func (x *prefetched) most() (asked, now Strategy) {
 	}
 	return asked, now
 }
+
+// wholly tells whether all of the image is going to be fetched.
+func (x *prefetched) wholly() bool { return x.filling.Load() && !x.lacking.Load() }
 
 // wants tells how the image is to be filled, if it is. The caller holds the mutex of
 // the Prefetcher.
@@ -417,6 +428,7 @@ func (x *prefetched) full(now time.Time, keep int64) string {
 		return x.lacks
 	}
 	x.looked, x.lacks = now, ""
+	defer func() { x.lacking.Store(x.lacks != "") }()
 	if !x.cache.Pinned() && !x.cache.pool.fits(roomLeast) {
 		x.lacks = "the caches hold as much as they may"
 		return x.lacks

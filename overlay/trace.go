@@ -23,7 +23,7 @@ import (
 // list once.
 type Trace struct {
 	cache  *Cache
-	chunks []atomic.Pointer[traceChunk]
+	chunks []atomic.Pointer[blockChunk]
 	list   []atomic.Uint64 // first block of a run, and how many; 0: not written yet
 	used   atomic.Int64    // of list, and beyond it when it is full
 	blocks atomic.Int64    // in list
@@ -35,21 +35,15 @@ type Trace struct {
 const (
 	traceRuns   = 32 << 10
 	traceBlocks = 1 << 30 / block.Size // as many as a profile has room for
-
-	traceWords = 512
-	traceSpan  = traceWords * 64
 )
-
-type traceChunk [traceWords]atomic.Uint64
 
 // Trace begins to note what is read. It returns nil when somebody does
 // already, or when the image is too large to be traced.
 func (c *Cache) Trace() *Trace {
-	chunks := (c.copy.index.blocks + traceSpan - 1) / traceSpan
 	if c.trace.Load() != nil || c.copy.index.blocks > 1<<40 {
 		return nil
 	}
-	t := &Trace{cache: c, chunks: make([]atomic.Pointer[traceChunk], chunks),
+	t := &Trace{cache: c, chunks: make([]atomic.Pointer[blockChunk], chunkCount(c.Size())),
 		list: make([]atomic.Uint64, traceRuns), begun: make(chan struct{})}
 	if !c.trace.CompareAndSwap(nil, t) {
 		return nil
@@ -91,8 +85,10 @@ func (t *Trace) Stop() []block.Range {
 	return rs
 }
 
-// note tells the trace, if there is one, that n bytes are read at off.
+// note tells of a read of n bytes at off: what was guessed, and the trace, if
+// there is one.
 func (c *Cache) note(off int64, n int) {
+	c.guesses.met(off, int64(n))
 	if t := c.trace.Load(); t != nil && n > 0 {
 		t.note(off/block.Size, (off+int64(n)-1)/block.Size+1)
 	}
@@ -101,18 +97,9 @@ func (c *Cache) note(off int64, n int) {
 // note notes the blocks [b, end).
 func (t *Trace) note(b, end int64) {
 	for b < end {
-		p := &t.chunks[b/traceSpan]
-		chunk := p.Load()
-		if chunk == nil {
-			p.CompareAndSwap(nil, new(traceChunk))
-			chunk = p.Load()
-		}
-		word := &chunk[b%traceSpan/64]
-		from := b % 64
-		n := min(64-from, end-b)
-		mask := ^uint64(0) >> (64 - n) << from
+		word, mask, n := bitsOf(chunkOf(t.chunks, b), b, end)
 		if word.Load()&mask != mask {
-			t.append(b-from, mask&^word.Or(mask))
+			t.append(block.Floor(b, 64), mask&^word.Or(mask))
 		}
 		b += n
 	}

@@ -64,7 +64,7 @@ func TestTrace(t *testing.T) {
 	read(60<<20, 3*4096)         // one block of it known
 	read(200<<20+512<<10, 1<<20) // half of it known
 	read(64*4096-4096, 3*4096)   // over the border of a word
-	read(traceSpan*4096-4096, 8192)
+	read(chunkSpan*4096-4096, 8192)
 	got := tr.Stop()
 	read(8<<20, 4096) // after the trace
 	want := []block.Range{
@@ -75,7 +75,7 @@ func TestTrace(t *testing.T) {
 		blockRange(60<<8+1, 2),
 		blockRange(200<<8+256, 128),
 		blockRange(63, 3),
-		blockRange(traceSpan-1, 2),
+		blockRange(chunkSpan-1, 2),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("traced\n%v\nwant\n%v", got, want)

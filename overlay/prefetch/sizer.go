@@ -8,6 +8,7 @@ const (
 	sizeMost  = 256 << 10
 	sizeSmall = 64 << 10  // a fetch of no more tells the latency
 	sizeLarge = 256 << 10 // one of no less tells the throughput
+	sizeRate  = 200e6     // bytes/s that one link in use brings at least, as far as is known
 	extraCost = 8         // what is fetched beyond what was asked for takes that part of the latency
 )
 
@@ -26,7 +27,7 @@ func (s *Sizer) Fetched(n int64, d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	if n <= sizeSmall {
+	if n <= sizeSmall || d < s.latency || s.latency == 0 {
 		if s.latency == 0 || d < s.latency {
 			s.latency = d
 		}
@@ -55,6 +56,12 @@ func (s *Sizer) Size() int64 {
 	}
 	return max(n, s.least)
 }
+
+// Least returns what a fetch has at least whoever wants it; 0: anything.
+func (s *Sizer) Least() int64 { return s.least }
+
+// Full returns how many bytes are under way when the link is full.
+func (s *Sizer) Full() int64 { return int64(max(s.rate, sizeRate) * s.latency.Seconds()) }
 
 // Window returns how many bytes are under way when a stream uses what the store
 // brings; 0: not known.

@@ -8,6 +8,8 @@ const (
 	streamUsual = 2 << 20   // the largest one while nothing is known of the store
 	streamMost  = 32 << 20
 	streamGap   = 256 << 10 // what a stream may leave out
+	streamPiece = 64 << 10  // a window moves on when so much of it is read, or an eighth
+	streamLong  = 16 << 20  // who has read so much will read on
 	streamLeap  = 4 << 20   // and one that is known: with several reads in flight some come early, and some are not watched
 	streamSoon  = 64 << 10  // reads of so many bytes make a stream when there are two in a row, others three
 	nearby      = 1 << 20   // reads farther away from a stream do not belong to it
@@ -42,6 +44,8 @@ type Streams struct {
 	misses   int
 	clock    uint32
 	most     int64 // no window is larger
+	spare    int64 // what may be fetched ahead of streams that are not long
+	full     int64 // what is under way when the link is full
 	waste    uint  // windows are halved so often: streams end before their windows do
 }
 
@@ -68,6 +72,10 @@ type stride struct {
 // SetWindow says how large a window may be: a matter of the store's throughput
 // and latency.
 func (s *Streams) SetWindow(n int64) { s.most = min(max(n, streamMin), streamMost) }
+
+// SetSpare says how much may be fetched ahead of streams, and how much is under
+// way when the link is full.
+func (s *Streams) SetSpare(spare, full int64) { s.spare, s.full = spare, full }
 
 // Read tells of a read of n bytes at off; waited tells that it was not all
 // local. If ok, a is to be fetched. It may lie beyond the end of the image.
@@ -168,9 +176,8 @@ func (s *Streams) judge(t *stream) {
 	}
 }
 
-// goOn moves the window of a stream that has read on. The next one is asked
-// for when half of it is read, so that it is here in time; each is twice the one
-// before, and twice that if it came too late.
+// goOn moves the window of a stream that has read on. Each is twice the one
+// before, and twice that if it came too late, within bounds.
 func (s *Streams) goOn(t *stream, waited bool) (a Ahead, ok bool) {
 	most := s.most
 	if most == 0 {
@@ -187,10 +194,14 @@ func (s *Streams) goOn(t *stream, waited bool) (a Ahead, ok bool) {
 	} else if waited {
 		t.window *= 2 // it was fetched ahead, and not in time
 	}
-	if left > t.window/2 {
+	if left > t.window-max(t.window/8, min(t.window/2, streamPiece)) {
 		return Ahead{}, false
 	}
-	t.window = min(max(2*t.window, streamMin, 2*(t.end-t.start)), most)
+	window := min(max(2*t.window, streamMin, 2*(t.end-t.start)), most, s.bound(t, left))
+	if window <= left {
+		return Ahead{}, false
+	}
+	t.window = window
 	from := t.ahead
 	if t.ahead = at + t.window*int64(t.direction); t.direction < 0 {
 		t.ahead = max(t.ahead, 0)
@@ -200,6 +211,16 @@ func (s *Streams) goOn(t *stream, waited bool) (a Ahead, ok bool) {
 		r = block.Range{Off: t.ahead, End: from}
 	}
 	return Ahead{First: r, Count: 1}, !r.Empty()
+}
+
+// bound returns how large the window of a stream may be of which left bytes have
+// not been read: as much as it has read, and half of what may be guessed, so
+// that something is left for others. One that is long fills the link.
+func (s *Streams) bound(t *stream, left int64) int64 {
+	if s.spare == Unbounded {
+		return Unbounded
+	}
+	return max(min(t.read, (left+s.spare)/2), min(t.read-streamLong, s.full*5/4))
 }
 
 // findStride looks for two earlier reads from which it is as far to one

@@ -89,7 +89,7 @@ func TestStreamsRecorded(t *testing.T) {
 			}
 			var out bytes.Buffer
 			w := newWorld(64 << 20)
-			s := &Streams{}
+			s := &Streams{spare: Unbounded}
 			reads, waits, fetched := 0, 0, int64(0)
 			for line := range strings.Lines(string(text)) {
 				var off, n int64
@@ -151,7 +151,7 @@ func TestStreamsRecorded(t *testing.T) {
 // TestStreamsWaste makes windows small after streams that end early, and large
 // again after others.
 func TestStreamsWaste(t *testing.T) {
-	s := &Streams{}
+	s := &Streams{spare: Unbounded}
 	s.SetWindow(8 << 20)
 	largest := func(from int64, reads int) (most int64) {
 		for i := range int64(reads) {
@@ -181,10 +181,55 @@ func TestStreamsWaste(t *testing.T) {
 	}
 }
 
+// TestStreamsSpare: files that are read from start to end, short ones and some
+// that are not, leave little behind that was fetched ahead of them in vain; a long
+// one soon has the link full nevertheless.
+func TestStreamsSpare(t *testing.T) {
+	const full, size = 4 << 20, 1 << 31
+	rnd := newSim(3, store{}).rnd
+	w, s := newWorld(size), &Streams{}
+	s.SetWindow(32 << 20)
+	read, open, most := int64(0), int64(0), int64(0)
+	file := func(off, length int64) (window int64) {
+		for end := off + length; off < end; off += 64 << 10 {
+			n := min(64<<10, end-off)
+			waited := w.read(off, n)
+			met := int64(0)
+			for b := off / block.Size; b < (off+n)/block.Size; b++ {
+				if w.ahead[b] {
+					delete(w.ahead, b)
+					met += block.Size
+				}
+			}
+			open -= met
+			read += met + w.bring(block.Range{Off: off, End: off + n}, false)
+			s.SetSpare(SpareAhead(read, open, full), full)
+			if a, ok := s.Read(off, n, waited); ok && a.Every == 0 {
+				open += w.bring(a.First, true)
+				window = a.First.End - (off + n)
+				most = max(most, open-SpareAhead(read, 0, full))
+			}
+		}
+		return window
+	}
+	at := int64(0)
+	for range 100 {
+		length := int64(4096) << rnd.IntN(11)
+		file(at, length)
+		at += length + 2<<20
+	}
+	if most > 2*block.Size || open > read/10 {
+		t.Errorf("%d bytes were fetched ahead of short files in vain, %d too many once, %d were read", open, most, read)
+	}
+	if window := file(at, 128<<20); window < full {
+		t.Errorf("the window of a long file became %d", window)
+	}
+}
+
 // TestStreamsBounds never lets a window get out of hand, whatever is read.
 func TestStreamsBounds(t *testing.T) {
 	rnd := newSim(5, store{}).rnd
-	s := &Streams{}
+	s := &Streams{spare: Unbounded}
 	s.SetWindow(1 << 40)
 	for i := range 200000 {
 		off, n := rnd.Int64N(1<<28)/512*512, (1+rnd.Int64N(256))*512
@@ -202,7 +247,7 @@ func TestStreamsBounds(t *testing.T) {
 }
 
 func TestStreamsAllocateNothing(t *testing.T) {
-	s := &Streams{}
+	s := &Streams{spare: Unbounded}
 	off := int64(0)
 	if n := testing.AllocsPerRun(1000, func() {
 		s.Read(off, 4096, off%3 == 0)
