@@ -19,7 +19,10 @@ const (
 	firstFetch  = 256 << 10 // while the store's throughput is not known
 	maxFetch    = 4 << 20
 	fetchRate   = 400 // a second, above which fetches become larger: a page blob allows 500
-	maxWindow   = 32 << 20
+	firstWindow = 512 << 10
+	maxWindow   = 64 << 20
+	roundDone   = 4  // fetches that make a round of startup
+	crowded     = 3  // times as long as the fastest of startup took: fetches wait for each other
 	epochDone   = 12 // fetches that make a measurement
 	epochLeast  = 40 * time.Millisecond
 	epochMost   = 3 * time.Second
@@ -77,12 +80,15 @@ type Governor struct {
 	quick time.Duration // what a quarter of them took less than, of late
 
 	epoch    epoch
-	dull     bool    // the last doubling brought little, which may be chance
-	last     float64 // what the epoch before brought, bytes/s
-	steady   float64 // what cruise brings
-	untilTry int     // epochs of cruise before the next probe
-	upNext   bool    // which probe that is
-	before   float64 // the window before the probe
+	dull     bool          // the last doubling brought little, which may be chance
+	starts   float64       // the window at the beginning of this round
+	grew     float64       // the window at the beginning of the last round that was not dull
+	fastest  time.Duration // fetch of startup
+	last     float64       // what the epoch before brought, bytes/s
+	steady   float64       // what cruise brings
+	untilTry int           // epochs of cruise before the next probe
+	upNext   bool          // which probe that is
+	before   float64       // the window before the probe
 
 	waiting   int       // readers that wait for the store
 	alive     bool      // one did of late: the link is not filled to the brim
@@ -108,7 +114,7 @@ type epoch struct {
 // NewGovernor returns one that fills at most cap bytes/s; 0: no such limit.
 func NewGovernor(cap int64, rnd *rand.Rand) *Governor {
 	g := &Governor{rnd: rnd, cap: float64(cap), floor: minFetch}
-	g.window = firstFetch
+	g.window = firstWindow
 	return g
 }
 
@@ -121,14 +127,13 @@ func (g *Governor) jitter(d time.Duration) time.Duration {
 // reader does not wait long behind one, and enough that the store does not
 // count too many.
 func (g *Governor) FetchSize() int64 {
-	if g.best == 0 {
-		return max(firstFetch, g.floor)
+	n, rate := int64(minFetch), g.best
+	if g.searching() {
+		n = firstFetch
 	}
-	rate := g.best
 	if g.alive {
 		rate *= gentle
 	}
-	n := int64(minFetch)
 	for n < maxFetch && float64(n)*fetchRate < rate {
 		n *= 2
 	}
@@ -258,6 +263,10 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 		g.comes(now, n)
 		return
 	}
+	if g.searching() {
+		g.round(now, n, d)
+		return
+	}
 	if now.Before(g.epoch.settled) {
 		return
 	}
@@ -274,7 +283,37 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 }
 
 // begin begins a measurement when what is sent from now on has come in.
-func (g *Governor) begin(now time.Time) { g.epoch = epoch{settled: now.Add(g.trip)} }
+func (g *Governor) begin(now time.Time) {
+	g.epoch, g.starts = epoch{settled: now.Add(g.trip)}, g.window
+	if g.searching() {
+		g.epoch.settled = now
+	}
+}
+
+// searching tells whether it does not know yet what the store brings.
+func (g *Governor) searching() bool { return g.phase == startup && g.ceiling == 0 }
+
+// round is Done while it searches: each fetch that comes in lets one more be sent,
+// so the window doubles with each round trip, until they queue. What comes in
+// within one is compared with what did in the one before.
+func (g *Governor) round(now time.Time, n int64, d time.Duration) {
+	if g.fastest == 0 || d < g.fastest {
+		g.fastest = d
+	}
+	if g.trip < crowded*g.fastest {
+		g.window += float64(n)
+	}
+	g.epoch.bytes += n
+	g.epoch.done++
+	if g.epoch.settled.IsZero() {
+		g.begin(now)
+		return
+	}
+	if sent := now.Add(-d); sent.Before(g.epoch.settled) || g.epoch.done < roundDone {
+		return
+	}
+	g.measured(now, float64(g.epoch.bytes)/now.Sub(g.epoch.settled).Seconds())
+}
 
 // measured goes from one epoch to the next.
 func (g *Governor) measured(now time.Time, rate float64) {
@@ -298,14 +337,15 @@ func (g *Governor) measured(now time.Time, rate float64) {
 				g.window = g.ceiling
 				g.settle(rate)
 			}
-		case rate < 1.25*g.last && g.dull:
-			g.window /= 4 // the last two doublings were for nothing
+		case rate >= 1.25*g.last:
+			g.dull, g.grew = false, g.starts
+		case !g.dull:
+			g.dull = true
+		default:
+			g.window = max(g.grew, queueing*g.best*g.fastest.Seconds()+2*float64(g.FetchSize())) // what it grew beyond was for nothing
 			g.known = true
 			g.settle(max(rate, g.last))
 			g.upNext = true
-		default:
-			g.dull = rate < 1.25*g.last
-			g.window *= 2
 		}
 	case cruise:
 		g.steady += (rate - g.steady) / 4
@@ -373,7 +413,9 @@ func (g *Governor) Waits(now time.Time) {
 	case probeUp, probeDown:
 		g.ceiling = g.before
 	case startup:
-		g.ceiling = max(g.ceiling, g.window)
+		if g.searching() {
+			g.ceiling = g.grew
+		}
 	default:
 		g.ceiling = g.window
 	}
@@ -418,7 +460,7 @@ func (g *Governor) advance(now time.Time) {
 		g.phase = startup
 		g.window = max(g.ceiling/4, least)
 	default: // it had not found out yet what is good, and does with care
-		g.phase, g.ceiling, g.window = startup, 0, least
+		g.phase, g.ceiling, g.window, g.grew, g.fastest = startup, 0, least, 0, 0
 		if g.alive {
 			g.settle(g.last)
 			g.upNext = true

@@ -14,6 +14,7 @@ var stores = map[string]store{
 	"region":    {latency: 20 * time.Millisecond, spread: 0.3, bandwidth: 200e6},
 	"page blob": {latency: 15 * time.Millisecond, spread: 0.4, bandwidth: 60 * mib, requests: 500},
 	"far":       {latency: 80 * time.Millisecond, spread: 0.2, bandwidth: 30e6},
+	"far, fast": {latency: 80 * time.Millisecond, spread: 0.2, bandwidth: 400e6},
 	"slow":      {latency: 30 * time.Millisecond, spread: 0.3, bandwidth: 5e6},
 }
 
@@ -33,6 +34,32 @@ func TestFillAlone(t *testing.T) {
 				t.Errorf("fills bring %.2f of what a plain download does, want 0.9", got/best)
 			}
 		})
+	}
+}
+
+// TestFillOfImage compares the time of a fill of one image, its beginning
+// included, with that of a plain parallel download.
+func TestFillOfImage(t *testing.T) {
+	for name, st := range stores {
+		size := int64(512 << 20)
+		if most := int64(10 * st.bandwidth); name == "far, fast" || most < size {
+			size = most // a few seconds: it takes round trips to find out what the store brings
+		}
+		best := plainOf(1, st, 32, mib, size)
+		best = min(best, plainOf(1, st, 16, 4*mib, size))
+		for seed := range uint64(5) {
+			s := newSim(seed, st)
+			s.fill = true
+			for s.pump(); s.filled < size; {
+				s.run(time.Millisecond)
+			}
+			took := s.now.Sub(simStart)
+			ratio := best.Seconds() / took.Seconds()
+			t.Logf("%-9s %4d MiB in %v, plainly in %v: %.2f", name, size/mib, took, best, ratio)
+			if ratio < 0.9 {
+				t.Errorf("%s: a fill of %d MiB is %.2f as fast as a plain download, want 0.9", name, size/mib, ratio)
+			}
+		}
 	}
 }
 

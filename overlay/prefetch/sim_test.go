@@ -283,23 +283,43 @@ func (s *sim) exponential(mean time.Duration) func() time.Duration {
 // and again. It returns bytes/s.
 func plain(seed uint64, st store, workers int, n int64, d time.Duration) float64 {
 	s := newSim(seed, st)
-	total := int64(0)
+	total := s.download(workers, n, math.MaxInt64)
+	s.run(d)
+	return float64(*total) / d.Seconds()
+}
+
+// plainOf is how long that takes for size bytes.
+func plainOf(seed uint64, st store, workers int, n, size int64) time.Duration {
+	s := newSim(seed, st)
+	for total := s.download(workers, n, size); *total < size; {
+		s.run(time.Millisecond)
+	}
+	return s.now.Sub(simStart)
+}
+
+// download begins a plain download and returns where it counts what has come.
+func (s *sim) download(workers int, n, size int64) *int64 {
+	total, left := new(int64), size
 	for range workers {
 		var next func()
 		next = func() {
+			if left <= 0 {
+				return
+			}
+			left -= n
 			s.store.get(s.rnd, n, func(ok, _ bool) {
 				if ok {
-					total += n
+					*total += n
 					next()
 				} else {
+					left += n
 					s.after(100*time.Millisecond, next)
 				}
 			})
 		}
 		next()
 	}
-	s.run(d)
-	return float64(total) / d.Seconds()
+	return total
 }
 
 // percentile returns the p'th of all, which are not empty.
