@@ -28,5 +28,5 @@ func SpareBeside(read, open int64) int64 {
 
 // SpareAhead is that for streams: full is what is under way when the link is full.
 func SpareAhead(read, open, full int64) int64 {
-	return max(aheadFirst, full/2) + read/guessShare - open
+	return max(aheadFirst, full*3/8) + read/guessShare - open
 }

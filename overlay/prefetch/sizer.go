@@ -3,13 +3,14 @@ package prefetch
 import "time"
 
 const (
-	sizeFirst = 16 << 10 // while nothing is known
-	sizeLeast = 16 << 10
-	sizeMost  = 256 << 10
-	sizeSmall = 64 << 10  // a fetch of no more tells the latency
-	sizeLarge = 256 << 10 // one of no less tells the throughput
-	sizeRate  = 200e6     // bytes/s that one link in use brings at least, as far as is known
-	extraCost = 8         // what is fetched beyond what was asked for takes that part of the latency
+	sizeFirst  = 16 << 10 // while nothing is known
+	sizeLeast  = 16 << 10
+	sizeMost   = 256 << 10
+	sizeSmall  = 64 << 10  // a fetch of no more tells the latency
+	sizeLarge  = 256 << 10 // one of no less tells the throughput
+	sizeRate   = 200e6     // bytes/s that one link in use brings at least, as far as is known
+	tripMemory = 256       // fetches
+	extraCost  = 8         // what is fetched beyond what was asked for takes that part of the latency
 )
 
 // Sizer finds out how much to fetch when a reader wants little: as much as
@@ -19,6 +20,7 @@ const (
 type Sizer struct {
 	latency time.Duration // of a small fetch: nearly the least of late
 	rate    float64       // bytes/s of a large one
+	trip    time.Duration // the least that any of late took
 	least   int64         // requests are what is scarce
 }
 
@@ -27,7 +29,10 @@ func (s *Sizer) Fetched(n int64, d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	if n <= sizeSmall || d < s.latency || s.latency == 0 {
+	if s.trip += s.trip / tripMemory; s.trip == 0 || d < s.trip {
+		s.trip = d
+	}
+	if n <= sizeSmall {
 		if s.latency == 0 || d < s.latency {
 			s.latency = d
 		}
@@ -61,7 +66,7 @@ func (s *Sizer) Size() int64 {
 func (s *Sizer) Least() int64 { return s.least }
 
 // Full returns how many bytes are under way when the link is full.
-func (s *Sizer) Full() int64 { return int64(max(s.rate, sizeRate) * s.latency.Seconds()) }
+func (s *Sizer) Full() int64 { return int64(max(s.rate, sizeRate) * s.trip.Seconds()) }
 
 // Window returns how many bytes are under way when a stream uses what the store
 // brings; 0: not known.
