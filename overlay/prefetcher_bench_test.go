@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,4 +206,37 @@ func BenchmarkColdFirstRead(b *testing.B) {
 	b.ReportMetric(bare[len(bare)/2].Seconds()*1e3, "bare-ms")
 	b.ReportMetric(first[len(first)/2].Seconds()*1e3, "first-ms")
 	b.ReportMetric(first[len(first)/2].Seconds()/bare[len(bare)/2].Seconds(), "first/bare")
+}
+
+// BenchmarkColdSequential reads an image from start to end, 256 KiB at a time and
+// four at once.
+func BenchmarkColdSequential(b *testing.B) {
+	const size, piece, depth = 256 << 20, 256 << 10, 4
+	r := newRemote(b, size)
+	p := NewPrefetcher(PrefetcherConfig{})
+	defer p.Close()
+	for _, s := range []Strategy{ReadAhead, PrefetchIdle} {
+		b.Run(s.String(), func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				v, _, end := r.open(b, p)
+				v.SetPrefetch(s, false)
+				var next atomic.Int64
+				var run sync.WaitGroup
+				for range depth {
+					run.Go(func() {
+						q := make([]byte, piece)
+						for off := next.Add(piece) - piece; off < size; off = next.Add(piece) - piece {
+							if err := v.ReadAt(b.Context(), q, off); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				run.Wait()
+				end()
+			}
+		})
+	}
 }

@@ -26,6 +26,7 @@ const (
 	epochDone   = 12 // fetches that make a measurement
 	epochLeast  = 40 * time.Millisecond
 	epochMost   = 3 * time.Second
+	epochTrips  = 3       // round trips: what was under way when it began is counted, and what is when it ends is not
 	urgentLeast = 4 << 20 // bytes under way
 	trickleMost = 10 * time.Second
 	calmTrips   = 3 // round trips without a waiting reader before filling goes on
@@ -75,6 +76,7 @@ type Governor struct {
 	floor    int64   // fetches are no smaller: it was throttled by their number
 
 	known bool          // more under way brought no more
+	rough bool          // what best and steady are is not known well
 	best  float64       // bytes/s: the most that came in, forgotten slowly
 	trip  time.Duration // what a fetch takes, smoothed
 	quick time.Duration // what a quarter of them took less than, of late
@@ -128,7 +130,7 @@ func (g *Governor) jitter(d time.Duration) time.Duration {
 // count too many.
 func (g *Governor) FetchSize() int64 {
 	n, rate := int64(minFetch), g.best
-	if g.searching() {
+	if g.best == 0 || g.searching() {
 		n = firstFetch
 	}
 	if g.alive {
@@ -277,7 +279,7 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 	if g.phase != startup { // smaller differences are to be seen
 		enough *= 4
 	}
-	if took >= max(epochLeast, g.trip) && g.epoch.done >= enough || took >= epochMost {
+	if took >= max(epochLeast, epochTrips*g.trip) && g.epoch.done >= enough || took >= epochMost {
 		g.measured(now, float64(g.epoch.bytes)/took.Seconds())
 	}
 }
@@ -322,6 +324,9 @@ func (g *Governor) measured(now time.Time, rate float64) {
 	if !held && g.phase != startup {
 		g.best *= 0.995
 	}
+	if g.rough && g.phase != startup { // rounds are short, and the best of them was lucky
+		g.best, g.steady, g.rough = rate, rate, false
+	}
 	g.best = max(rate, g.best)
 	if g.window > queueing*g.best*g.quick.Seconds() {
 		g.known = true
@@ -342,8 +347,10 @@ func (g *Governor) measured(now time.Time, rate float64) {
 		case !g.dull:
 			g.dull = true
 		default:
-			g.window = max(g.grew, queueing*g.best*g.fastest.Seconds()+2*float64(g.FetchSize())) // what it grew beyond was for nothing
-			g.known = true
+			// What it grew beyond was for nothing. Where it ceased to bring
+			// more says little, by chance; what the store brings says it better.
+			g.window = queueing*g.best*g.fastest.Seconds() + 2*float64(g.FetchSize())
+			g.known, g.rough = true, true
 			g.settle(max(rate, g.last))
 			g.upNext = true
 		}
@@ -375,6 +382,7 @@ func (g *Governor) measured(now time.Time, rate float64) {
 			g.settle(g.steady)
 		} else {
 			g.settle(rate)
+			g.upNext, g.untilTry = false, 1 // and on
 		}
 	}
 	if !g.dull || g.phase != startup {

@@ -9,7 +9,7 @@ const (
 	streamMost  = 32 << 20
 	streamGap   = 256 << 10 // what a stream may leave out
 	streamPiece = 64 << 10  // a window moves on when so much of it is read, or an eighth
-	streamLong  = 16 << 20  // who has read so much will read on
+	streamLong  = 8 << 20   // who has read so much will read on
 	streamLeap  = 4 << 20   // and one that is known: with several reads in flight some come early, and some are not watched
 	streamSoon  = 64 << 10  // reads of so many bytes make a stream when there are two in a row, others three
 	nearby      = 1 << 20   // reads farther away from a stream do not belong to it
@@ -215,12 +215,12 @@ func (s *Streams) goOn(t *stream, waited bool) (a Ahead, ok bool) {
 
 // bound returns how large the window of a stream may be of which left bytes have
 // not been read: as much as it has read, and half of what may be guessed, so
-// that something is left for others. One that is long fills the link.
+// that something is left for others. One that is long fills the link, in the end.
 func (s *Streams) bound(t *stream, left int64) int64 {
 	if s.spare == Unbounded {
 		return Unbounded
 	}
-	return max(min(t.read, (left+s.spare)/2), min(t.read-streamLong, s.full*5/4))
+	return max(min(t.read, (left+s.spare)/2), min((t.read-streamLong)/2, s.full*5/2))
 }
 
 // findStride looks for two earlier reads from which it is as far to one
