@@ -15,7 +15,7 @@ import (
 // takes longer to trust a reader where what nobody reads is waste.
 func TestSequential(t *testing.T) {
 	const size, total, piece, bandwidth = 256 << 20, 128 << 20, 256 << 10, 200e6
-	for strategy, least := range map[Strategy]float64{ReadAhead: 0.35, PrefetchIdle: 0.4} {
+	for strategy, least := range map[Strategy]float64{ReadAhead: 0.3, PrefetchIdle: 0.4} {
 		for _, depth := range []int{1, 4, 8} {
 			for _, latency := range []time.Duration{2 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond} {
 				t.Run(fmt.Sprintf("%v, %d in flight, %v", strategy, depth, latency), func(t *testing.T) {
