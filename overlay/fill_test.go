@@ -35,6 +35,8 @@ func TestFillOfIdleVolume(t *testing.T) {
 			if ratio < want {
 				t.Errorf("behind %v a fill brings %.2f of what the link does, want %.2f", latency, ratio, want)
 			}
+			image.mu.Lock()
+			defer image.mu.Unlock()
 			if image.fetched != size {
 				t.Errorf("fetched %d bytes of %d", image.fetched, int64(size))
 			}

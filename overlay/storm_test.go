@@ -110,7 +110,9 @@ func boot(t *testing.T, trace boottrace.Trace, pace float64, size int64, n int, 
 			})
 		}
 		wg.Wait()
+		image.mu.Lock() // what nobody waits for may still be under way
 		s = storm{time.Since(begin), image.fetched, image.reads}
+		image.mu.Unlock()
 		shared := int64(0)
 		for _, v := range vs {
 			x := v.Stats()
