@@ -67,6 +67,7 @@ func OpenLayer(cfg LayerConfig) (*Layer, error) {
 	// without a change of states: the first flush makes up for it.
 	l.wrote.Store(true)
 	if err := l.recover(cfg); err != nil {
+		l.stop() // nothing of it is to be committed later
 		return nil, fmt.Errorf("layer %s: %w", cfg.Name, errors.Join(err, l.closeRedo()))
 	}
 	if cfg.Sealed {
