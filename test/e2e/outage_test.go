@@ -13,6 +13,7 @@ import (
 // rest ends in an error, soon. When it is back all is well again, without a
 // restart.
 func TestStoreGone(t *testing.T) {
+	t.Parallel() // it waits a lot
 	outage := func(t *testing.T, st store) {
 		s := newServer(t, st, "volume: disk, image: pattern")
 		s.cli("image", "import", patternImage(t, 64, 0x40), "pattern")
@@ -51,6 +52,7 @@ func TestStoreGone(t *testing.T) {
 
 // A server whose store does not answer when it starts serves what it has.
 func TestStartWithoutStore(t *testing.T) {
+	t.Parallel() // it waits a lot
 	without := func(t *testing.T, st store) {
 		s := newServer(t, st, "volume: disk, image: pattern")
 		s.cli("image", "import", patternImage(t, 8, 0x40), "pattern")

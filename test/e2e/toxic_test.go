@@ -59,6 +59,7 @@ func randomImage(t *testing.T, size int) (string, []byte) {
 // gone for a while; a guest reads what is right meanwhile, and none of its reads
 // fails. No error ends it. When all of the image is here the store can go.
 func TestFlakyStore(t *testing.T) {
+	t.Parallel() // it waits a lot
 	st := newToxicStore(t)
 	s := newServer(t, st, "volume: disk, image: random")
 	file, content := randomImage(t, 48<<20)
