@@ -15,7 +15,7 @@ import (
 
 // bootTime bounds how long a machine may take until it is off again. It takes
 // some seconds, more when others keep the processors busy.
-const bootTime = time.Minute
+const bootTime = 3 * time.Minute
 
 // machine is a PC. What it boots from is tried in the order of the fields.
 type machine struct {

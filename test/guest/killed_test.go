@@ -25,7 +25,7 @@ func TestKilled(t *testing.T) {
 		t.Fatalf("it ended: %v", err)
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestKilled$")
 	cmd.Env = append(os.Environ(), variable+"=1", binaryVariable+"="+binary)
@@ -54,7 +54,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		left := processes(dir)
 		if len(left) == 0 {
 			break
