@@ -128,6 +128,7 @@
 // what it is told: who waits, what came in and how long it took.
 //
 //	follower  one for each volume and disc: streams, what was read first
+//	guesses  one for each cache: what was fetched and nobody has asked for (guess.go)
 //	prefetched  one for each cache: the order in which it is filled
 //	Prefetcher  one for a node: the governor, turns, errors
 //
