@@ -12,7 +12,8 @@ import (
 )
 
 // File is where the bytes of a layer or a cache are: block.Ceil(size,
-// block.Size) bytes, zeros where nothing was written. *raid.File is one.
+// block.Size) bytes, which may be anything where nothing was written. *raid.File
+// is one.
 type File interface {
 	ReadAt(p []byte, off int64) error
 	TryReadAt(p []byte, off int64) (done bool, err error) // done is false when it would have to wait for a disk

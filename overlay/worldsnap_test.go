@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -173,6 +174,11 @@ func (w *world) newLayer(size int64) (*worldLayer, error) {
 	}
 	l := &worldLayer{id: w.lastLayer, file: w.newFile(block.Ceil(size, block.Size)), notes: w.newFile(NotesSize(size))}
 	l.redo.id = l.id
+	if w.members == 0 { // its bytes may be anything where nothing was written
+		for _, p := range [][]byte{l.file.now, l.file.synced} {
+			copy(p, bytes.Repeat([]byte{0xa5}, len(p)))
+		}
+	}
 	l.states = w.newMap(l.id, l.file)
 	w.layers[l.id] = l
 	l.hook(w)
