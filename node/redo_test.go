@@ -92,6 +92,17 @@ func TestPowerCutWithRedo(t *testing.T) {
 	if err := os.WriteFile(stray, []byte("of a layer that is no more"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	offline, err := Open(t.Context(), left, false, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if vols, err := offline.Volumes(t.Context()); err != nil || len(vols) != 1 {
+		t.Errorf("listed before a start: %v, error %v", vols, err)
+	}
+	if problems, err := offline.Check(t.Context()); err != nil || len(problems) > 0 {
+		t.Errorf("checked before a start: %q, error %v", problems, err)
+	}
+	stop(t, offline)
 	survivor := start(t, left)
 	if got := content(t, survivor, "v"); !bytes.Equal(got, want) {
 		t.Error("what was flushed is not there")

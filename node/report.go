@@ -192,7 +192,7 @@ func (n *Node) closedVolumeStats(tree *meta.Tree, m meta.Volume) (stats overlay.
 	}()
 	for i, l := range chain {
 		c := n.layerConfig(l)
-		c.File, c.Sealed = nowhere{}, i < len(chain)-1
+		c.File, c.Redo, c.Sealed = nowhere{}, nil, i < len(chain)-1
 		dev, err := overlay.OpenLayer(c)
 		if err != nil {
 			return stats, err

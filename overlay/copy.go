@@ -204,6 +204,9 @@ func (v *Volume) refer(r block.Range) error {
 // copyFrom has the file system copy n bytes of src at from to off; done is false
 // when it cannot.
 func (s *sparse) copyFrom(off int64, src *sparse, from, n int64) (done bool, err error) {
+	if err := src.lost.Load(); err != nil {
+		return true, *err
+	}
 	f, ok := s.file.(interface {
 		CopyFrom(off int64, src any, from, n int64) (done bool, err error)
 	})

@@ -205,7 +205,11 @@ func (f *memFile) rot(off int64) {
 func (f *memFile) killed() *memFile {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &memFile{size: f.size, now: slices.Clone(f.now), synced: slices.Clone(f.synced), dirty: maps.Clone(f.dirty), lazy: f.lazy}
+	left := &memFile{size: f.size, now: slices.Clone(f.now), synced: slices.Clone(f.synced), dirty: maps.Clone(f.dirty), lazy: f.lazy}
+	for s, versions := range left.dirty {
+		left.dirty[s] = slices.Clip(versions) // appending to one does not show in the other
+	}
+	return left
 }
 
 // cut returns what a power cut now would leave: of what was not synced all,

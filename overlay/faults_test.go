@@ -135,7 +135,7 @@ func faultRunOn(members int, seed uint64, dir string, f *fault, want error) erro
 		}
 		done = true
 		want := want
-		if strings.HasPrefix(f.op, "redo") && f.op != "redo read" { // what cannot be made void ends durability
+		if strings.HasPrefix(f.op, "redo") && !errors.Is(err, want) { // what cannot be made void ends durability
 			want = block.ErrMedium
 		}
 		if (f.op == "sync" || f.op == "store") && !(grow && errors.Is(err, want)) { // where chunks are belongs to a sync

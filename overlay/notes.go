@@ -98,6 +98,9 @@ func bootHeader(boot string) ([]byte, error) {
 	return header, nil
 }
 
+// voidNotes has notes count for nothing.
+func voidNotes(notes Notes) error { return localError(notes.WriteAt(make([]byte, notesHeader), 0)) }
+
 // takeNotes takes over the notes if they were made within the system that runs,
 // and begins new ones if not.
 func (s *sparse) takeNotes(notes Notes, boot string, within bool) error {

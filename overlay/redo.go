@@ -88,6 +88,7 @@ type redoLog struct {
 	distrusted bool  // the file of the layer does not hold what was written to it
 	next       int64 // where the next record goes
 	number     uint64
+	torn       bool // there may be a record at next, which nobody was told of
 	buf        []byte
 }
 
@@ -96,7 +97,9 @@ func newRedo(f RedoFile, layer uint64) *redoLog {
 	return &redoLog{file: f, layer: layer, epoch: 1, next: redoStart}
 }
 
-// openRedo reads the header of a redo log.
+// openRedo reads the header of a redo log, and makes durable what it reads: a
+// process that was killed may have written a header and not synced it, and a
+// power cut bring back an older one.
 func openRedo(f RedoFile, layer uint64) (*redoLog, error) {
 	l := newRedo(f, layer)
 	p := make([]byte, redoHeader)
@@ -106,15 +109,14 @@ func openRedo(f RedoFile, layer uint64) (*redoLog, error) {
 	if err := f.ReadAt(p, 0); err != nil {
 		return nil, localError(err)
 	}
-	if allZeros(p) { // nothing was ever appended
-		return l, nil
+	if !allZeros(p) { // else there was one epoch only
+		n := len(redoMagic)
+		l.epoch, l.distrusted = binary.BigEndian.Uint64(p[n+8:]), p[n+16] != 0
+		if string(l.header()) != string(p) {
+			return nil, fmt.Errorf("%w: the redo log is damaged, or that of another layer", block.ErrMedium)
+		}
 	}
-	n := len(redoMagic)
-	l.epoch, l.distrusted = binary.BigEndian.Uint64(p[n+8:]), p[n+16] != 0
-	if string(l.header()) != string(p) {
-		return nil, fmt.Errorf("%w: the redo log is damaged, or that of another layer", block.ErrMedium)
-	}
-	return l, nil
+	return l, l.writeHeader()
 }
 
 func allZeros(p []byte) bool {
@@ -202,7 +204,7 @@ func decodeRedo(p []byte) (changes []Extent, written captured, err error) {
 }
 
 // empty tells whether the epoch has no records.
-func (l *redoLog) empty() bool { return l.number == 0 }
+func (l *redoLog) empty() bool { return l.number == 0 && !l.torn }
 
 // errRedoFull says that a record finds no room any more.
 var errRedoFull = errors.New("the redo log is full")
@@ -231,12 +233,14 @@ func (l *redoLog) append(changes []Extent, written captured) error {
 	binary.BigEndian.PutUint32(p[24:], uint32(len(changes)))
 	binary.BigEndian.PutUint32(p[28:], uint32(len(written.writes)))
 	binary.BigEndian.PutUint32(p, crc32.Checksum(p[4:], castagnoli))
+	l.torn = true
 	if err := l.file.WriteAt(p, l.next); err != nil {
 		return localError(err)
 	}
 	if err := l.file.Sync(); err != nil {
 		return localError(err)
 	}
+	l.torn = false
 	l.next += block.Ceil(int64(len(p)), block.Size)
 	l.number++
 	return nil
@@ -249,7 +253,7 @@ func (l *redoLog) clear() error {
 	if err := l.writeHeader(); err != nil {
 		return err
 	}
-	l.next, l.number = redoStart, 0
+	l.next, l.number, l.torn = redoStart, 0, false
 	return nil
 }
 

@@ -212,6 +212,42 @@ func TestRedoCannotBeMade(t *testing.T) {
 	r.wants(1, 0)
 }
 
+// TestFailedAppend: a record that was not answered is not done again over what was,
+// although it is on the disk.
+func TestFailedAppend(t *testing.T) {
+	r := newRedoTest(t)
+	r.logging()
+	failed := false
+	r.redo.file.failing = func(op string) error {
+		if op == "sync" && !failed {
+			failed = true
+			return syscall.EIO
+		}
+		return nil
+	}
+	r.write(2, 64<<10)
+	r.flush()
+	if !failed {
+		t.Fatal("the flush did not use the redo log")
+	}
+	r.write(3, 64<<10)
+	r.flush()
+	r.redo.file.syncNow()
+	r.cut()
+	r.open()
+	r.wants(3, 64<<10)
+}
+
+// TestCopyOfLost: what reads refuse is not copied either.
+func TestCopyOfLost(t *testing.T) {
+	r := newRedoTest(t)
+	lost := error(block.ErrMedium)
+	r.l.lost.Store(&lost)
+	if _, err := r.l.copyFrom(0, r.l.sparse, 64<<10, block.Size); !errors.Is(err, block.ErrMedium) {
+		t.Errorf("copy: %v, want ErrMedium", err)
+	}
+}
+
 // TestKilledWithRedo: what was written and not flushed is there, also over what
 // the redo log has.
 func TestKilledWithRedo(t *testing.T) {

@@ -69,7 +69,7 @@ func (s *sparse) makeRedo() (made bool) {
 		if !s.redo.empty() {
 			return false
 		}
-		size = min(2*s.redo.file.Size(), redoLargest)
+		size = max(redoFirst, min(2*s.redo.file.Size(), redoLargest))
 		s.closeRedo() // nothing is in it
 	}
 	f, err := s.redos.Create(size)
@@ -114,12 +114,16 @@ func (s *sparse) distrust(err error) error {
 	}
 	lost := fmt.Errorf("%w: what was flushed is in the redo log and comes back when the server is restarted: %v", block.ErrMedium, err)
 	s.lost.Store(&lost)
-	return errors.Join(err, s.redo.distrust())
+	err = errors.Join(err, s.redo.distrust())
+	if s.notes != nil {
+		err = errors.Join(err, voidNotes(s.notes))
+	}
+	return err
 }
 
 // takeRedo takes over what the redo log of a layer has, which is just being
-// opened. same tells that the system was running all the time, and returns
-// whether its memory is to be believed.
+// opened. same tells that the system was running all the time, and it returns
+// whether its memory is to be believed: not where it could not write what it had.
 func (l *Layer) takeRedo(cfg LayerConfig, same bool) (believed bool, err error) {
 	f, err := cfg.Redo.Open()
 	if err != nil {
@@ -132,25 +136,25 @@ func (l *Layer) takeRedo(cfg LayerConfig, same bool) (believed bool, err error) 
 	if l.redo, err = openRedo(f, cfg.ID); err != nil {
 		return same, errors.Join(err, f.Close())
 	}
-	if same && l.redo.distrusted {
-		same = false
-		if err := cfg.Notes.WriteAt(make([]byte, notesHeader), 0); err != nil {
-			return same, localError(err)
-		}
-	}
-	err = l.redo.read(func(changes []Extent, written captured) error {
+	err = l.redo.read(func(changes []Extent, _ captured) error {
 		for _, e := range changes {
 			if err := l.markRedo(e); err != nil {
 				return err
 			}
 		}
-		if same {
-			return nil
-		}
-		return written.each(l.writeRedo)
+		return nil
 	})
-	if err == nil && !same && !l.redo.empty() {
-		err = l.finishRedo()
+	if err != nil || l.redo.empty() {
+		return same, err
+	}
+	if same && (l.redo.distrusted || l.file.Sync() != nil) {
+		same, err = false, voidNotes(cfg.Notes)
+	}
+	if err == nil && !same {
+		err = l.redo.read(func(_ []Extent, written captured) error { return written.each(l.writeRedo) })
+		if err == nil {
+			err = l.finishRedo()
+		}
 	}
 	if err != nil {
 		return same, fmt.Errorf("do again what was flushed: %w", err)

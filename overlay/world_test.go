@@ -266,12 +266,62 @@ func (w *world) point(name string) {
 	if err != nil {
 		w.err = fmt.Errorf("power cut at %q: %w", name, err)
 	}
+	if err == nil && w.members == 0 && (w.db == nil || w.db.torn == nil) && w.rnd.IntN(3) == 0 {
+		if err := w.killedAndCut(); err != nil {
+			w.err = fmt.Errorf("killed at %q: %w", name, err)
+		}
+	}
+}
+
+// killedAndCut kills the process, goes on with what it has left on the running
+// system, flushes one of the volumes or none, and cuts the power: that volume
+// must be what it was then.
+func (w *world) killedAndCut() error {
+	left, err := w.fallen(true, false)
+	if err != nil {
+		return err
+	}
+	for _, x := range left.vols {
+		if w.rnd.IntN(3) == 0 {
+			continue
+		}
+		got := make([]byte, x.v.Size())
+		if err := x.v.ReadAt(context.Background(), got, 0); err != nil {
+			return err
+		}
+		if err := x.h.check(got); err != nil {
+			return fmt.Errorf("volume %s: %w", x.name, err)
+		}
+		if err := left.scribble(x); err != nil {
+			return err
+		}
+		if err := x.v.Flush(context.Background()); err != nil {
+			return err
+		}
+		x.h.flushed()
+		left.settle()
+	}
+	cut, err := left.cut(false)
+	if err == nil {
+		err = cut.verify()
+	}
+	if err != nil {
+		return fmt.Errorf("then power cut: %w", err)
+	}
+	return errors.Join(cut.close(), left.close())
 }
 
 // cut returns the world that a power cut now would leave, opened again. Only if
 // looks says so it looks at power cuts itself.
-func (w *world) cut(looks bool) (*world, error) {
-	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: w.boot + 1, value: w.value, image: w.image, rotted: w.rotted,
+func (w *world) cut(looks bool) (*world, error) { return w.fallen(false, looks) }
+
+// fallen is cut, or what a process leaves that is killed now.
+func (w *world) fallen(killed, looks bool) (*world, error) {
+	boot, file, redo := w.boot+1, func(f *memFile) *memFile { return f.cut(w.rnd) }, func(r *worldRedo) worldRedo { return r.cut(w) }
+	if killed {
+		boot, file, redo = w.boot, (*memFile).killed, (*worldRedo).killed
+	}
+	left := &world{worldConfig: w.worldConfig, rnd: w.rnd, boot: boot, value: w.value, image: w.image, rotted: w.rotted,
 		layers: map[uint64]*worldLayer{}, rec: w.rec.clone(), lastLayer: w.lastLayer, lastSnap: w.lastSnap}
 	if w.db != nil {
 		db, err := w.db.cut(left)
@@ -289,12 +339,12 @@ func (w *world) cut(looks bool) (*world, error) {
 		}
 		return left.db.newMap(id)
 	}
-	left.cacheFile, left.cacheSums, left.cacheMap = w.cacheFile.cut(w.rnd), w.cacheSums.cut(w.rnd), states(cacheID, w.cacheMap)
+	left.cacheFile, left.cacheSums, left.cacheMap = file(w.cacheFile), file(w.cacheSums), states(cacheID, w.cacheMap)
 	for _, id := range left.rec.ids() {
 		l := w.layers[id]
-		left.layers[id] = &worldLayer{id: id, file: l.file.cut(w.rnd), redo: l.redo.cut(w), states: states(id, l.states)}
+		left.layers[id] = &worldLayer{id: id, file: file(l.file), redo: redo(&l.redo), states: states(id, l.states)}
 		if l.notes != nil {
-			left.layers[id].notes = l.notes.cut(w.rnd)
+			left.layers[id].notes = file(l.notes)
 		}
 	}
 	if err := w.cutSnapshots(left); err != nil {
@@ -367,14 +417,8 @@ func (w *world) verifyCache() error {
 // rest of what was read must not change.
 func (w *world) damage() error {
 	for _, x := range w.vols {
-		for range 5 {
-			s := w.rnd.Int64N(x.size / sector)
-			r := block.Range{Off: s * sector, End: (s + 1) * sector}
-			w.value++
-			x.h.write(r, w.value)
-			if err := x.v.WriteAt(context.Background(), fillSectors(make([]byte, sector), w.value), r.Off); err != nil {
-				return err
-			}
+		if err := w.scribble(x); err != nil {
+			return err
 		}
 	}
 	w.settle()
@@ -386,6 +430,20 @@ func (w *world) damage() error {
 		return fmt.Errorf("and again, after writes: %w", err)
 	}
 	return left.close()
+}
+
+// scribble writes parts of blocks.
+func (w *world) scribble(x *worldVolume) error {
+	for range 5 {
+		s := w.rnd.Int64N(x.size / sector)
+		r := block.Range{Off: s * sector, End: (s + 1) * sector}
+		w.value++
+		x.h.write(r, w.value)
+		if err := x.v.WriteAt(context.Background(), fillSectors(make([]byte, sector), w.value), r.Off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle returns when nothing runs by itself.

@@ -41,6 +41,18 @@ func (r *worldRedo) set(file, removed *memFile) {
 	r.file, r.removed = file, removed
 }
 
+// killed returns what a process that is killed now leaves.
+func (r *worldRedo) killed() worldRedo {
+	left := worldRedo{id: r.id}
+	if r.file != nil {
+		left.file = r.file.killed()
+	}
+	if r.removed != nil {
+		left.removed = r.removed.killed()
+	}
+	return left
+}
+
 func (r *worldRedo) Open() (RedoFile, error) {
 	if r.file == nil || r.w.lie.noRedo {
 		return nil, nil
