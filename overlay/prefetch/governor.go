@@ -83,8 +83,6 @@ type Governor struct {
 
 	epoch    epoch
 	dull     bool          // the last doubling brought little, which may be chance
-	starts   float64       // the window at the beginning of this round
-	grew     float64       // the window at the beginning of the last round that was not dull
 	fastest  time.Duration // fetch of startup
 	last     float64       // what the epoch before brought, bytes/s
 	steady   float64       // what cruise brings
@@ -286,7 +284,7 @@ func (g *Governor) Done(now time.Time, n int64, d time.Duration, ok bool) {
 
 // begin begins a measurement when what is sent from now on has come in.
 func (g *Governor) begin(now time.Time) {
-	g.epoch, g.starts = epoch{settled: now.Add(g.trip)}, g.window
+	g.epoch = epoch{settled: now.Add(g.trip)}
 	if g.searching() {
 		g.epoch.settled = now
 	}
@@ -343,7 +341,7 @@ func (g *Governor) measured(now time.Time, rate float64) {
 				g.settle(rate)
 			}
 		case rate >= 1.25*g.last:
-			g.dull, g.grew = false, g.starts
+			g.dull = false
 		case !g.dull:
 			g.dull = true
 		default:
@@ -420,10 +418,7 @@ func (g *Governor) Waits(now time.Time) {
 	switch g.phase {
 	case probeUp, probeDown:
 		g.ceiling = g.before
-	case startup:
-		if g.searching() {
-			g.ceiling = g.grew
-		}
+	case startup: // while it searches, no ceiling is known: it goes on with care
 	default:
 		g.ceiling = g.window
 	}
@@ -468,7 +463,7 @@ func (g *Governor) advance(now time.Time) {
 		g.phase = startup
 		g.window = max(g.ceiling/4, least)
 	default: // it had not found out yet what is good, and does with care
-		g.phase, g.ceiling, g.window, g.grew, g.fastest = startup, 0, least, 0, 0
+		g.phase, g.ceiling, g.window, g.fastest = startup, 0, least, 0
 		if g.alive {
 			g.settle(g.last)
 			g.upNext = true
