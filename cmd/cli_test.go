@@ -93,6 +93,7 @@ func TestUsage(t *testing.T) {
 	c.refuse(2, "importing from a URL is not supported yet", "image", "import", "https://example.com/x.img")
 	c.refuse(2, "give another NAME", "image", "import", "x", "../x")
 	c.refuse(2, `log.level: "loud" is none of`, "--log-level", "loud", "lun", "list")
+	c.refuse(2, `--strategy: "silly" is none of off, readahead, idle, full, config`, "prefetch", "start", "x", "--strategy", "silly")
 	c.refuse(2, "skylun cdrom what? One of: eject, insert", "cdrom")
 	c.refuse(2, "accepts 3 arg(s), received 2", "cdrom", "insert", "iqn.x:y", "1")
 	c.refuse(2, `"one" is not a LUN`, "cdrom", "insert", "iqn.x:y", "one", "x.iso")

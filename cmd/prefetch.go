@@ -32,6 +32,9 @@ nothing else wants the resources (idle), or as --strategy says. Both hold over r
 --strategy config is what the configuration says.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := node.CheckStrategy(strategy); err != nil && strategy != "config" {
+				return usagef("--strategy: %v, config", err)
+			}
 			return set(c, args[0], func(s node.VolumePrefetch) node.PrefetchSpec {
 				spec := node.PrefetchSpec{Paused: new(bool)}
 				switch {

@@ -126,8 +126,8 @@ func (n *Node) setPrefetch(name string, spec PrefetchSpec) error {
 		return err
 	}
 	if spec.Strategy != nil {
-		if _, known := overlay.ParseStrategy(*spec.Strategy); !known && *spec.Strategy != "" {
-			return Failure(ErrInvalid, fmt.Sprintf("volume %s: prefetch %q is none of off, readahead, idle, full", name, *spec.Strategy))
+		if err := CheckStrategy(*spec.Strategy); err != nil {
+			return Failure(ErrInvalid, fmt.Sprintf("volume %s: prefetch %v", name, err))
 		}
 		r.Strategy = *spec.Strategy
 	}

@@ -77,9 +77,18 @@ func (c *Config) validateNode(ps *Problems) {
 }
 
 func validatePrefetch(ps *Problems, key, value string) {
-	if _, known := overlay.ParseStrategy(value); !known && value != "" {
-		ps.add(key, "%q is none of off, readahead, idle, full", value)
+	if err := CheckStrategy(value); err != nil {
+		ps.add(key, "%v", err)
 	}
+}
+
+// CheckStrategy tells what is wrong with the name of a prefetch strategy. None at
+// all leaves the choice to others.
+func CheckStrategy(name string) error {
+	if _, known := overlay.ParseStrategy(name); !known && name != "" {
+		return fmt.Errorf("%q is none of off, readahead, idle, full", name)
+	}
+	return nil
 }
 
 func (c *Config) validatePortals(ps *Problems) {
