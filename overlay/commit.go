@@ -217,7 +217,12 @@ func emptiedBy(changes []Extent) (emptied []Extent) {
 // largeRound makes everything durable in the file and the map. The caller holds
 // alone.
 func (s *sparse) largeRound(changes []Extent) error {
-	if s.redo == nil {
+	if len(changes) > 0 {
+		s.overwrites = 0
+	} else {
+		s.overwrites++
+	}
+	if s.redo == nil || s.overwrites > redoRest {
 		s.capture.spill()
 	} else {
 		s.capture.again()

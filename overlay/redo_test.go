@@ -171,6 +171,32 @@ func TestOverwritesSync(t *testing.T) {
 	}
 }
 
+// TestOverwritesNotCaptured: after a while what is only overwritten is not copied,
+// and then small flushes come back.
+func TestOverwritesNotCaptured(t *testing.T) {
+	r := newRedoTest(t)
+	r.logging()
+	for range redoRest + 1 {
+		r.write(2, 0)
+		r.flush()
+	}
+	if !r.l.capture.spilled.Load() {
+		t.Error("overwrites are still captured")
+	}
+	r.write(3, 64<<10)
+	r.flush()
+	syncs := r.syncs()
+	r.write(4, 128<<10)
+	r.flush()
+	if *syncs > 0 {
+		t.Error("no small flush any more")
+	}
+	r.cut()
+	r.open()
+	r.wants(3, 64<<10)
+	r.wants(4, 128<<10)
+}
+
 // TestRedoFull: a full log empties itself and is made again.
 func TestRedoFull(t *testing.T) {
 	r := newRedoTest(t)

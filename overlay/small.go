@@ -35,6 +35,10 @@ func (s *sparse) smallRound(changes []Extent, written captured) (done bool) {
 // tried again.
 const restRedo = 1000
 
+// redoRest is after how many large rounds in a row that changed no state nothing is
+// captured any more, until one does: a copy of what is only overwritten is in vain.
+const redoRest = 16
+
 // missRedo sees to it that there is a redo log next time, if this round would
 // have been a small one.
 func (s *sparse) missRedo(changes []Extent) {

@@ -60,13 +60,14 @@ type sparse struct {
 	alone  sync.Mutex // held by the round that runs, and by what changes the length; before mu
 	excess bool       // guarded by alone: disk knows something beyond the end
 
-	redos    RedoStore   // nil: there is no redo log
-	redo     *redoLog    // guarded by alone; nil: there is none yet
-	redone   []Extent    // guarded by alone: state changes that only the redo log has, oldest first
-	wantRedo atomic.Bool // one is to be made, or a larger one
-	redoOf   uint64      // whose it is
-	restRedo int         // guarded by alone: how many rounds go by before another is tried
-	capture  capture     // of what is written between rounds
+	redos      RedoStore   // nil: there is no redo log
+	redo       *redoLog    // guarded by alone; nil: there is none yet
+	redone     []Extent    // guarded by alone: state changes that only the redo log has, oldest first
+	wantRedo   atomic.Bool // one is to be made, or a larger one
+	redoOf     uint64      // whose it is
+	overwrites int         // guarded by alone: how many large rounds in a row changed no state
+	restRedo   int         // guarded by alone: how many rounds go by before another is tried
+	capture    capture     // of what is written between rounds
 
 	wrote  atomic.Bool           // the file was written since the last sync began
 	broken atomic.Pointer[error] // why no more can be made durable, nil: it can
