@@ -52,6 +52,7 @@ type Streams struct {
 // stream is a reader that reads what follows, or what comes before.
 type stream struct {
 	start, end int64 // of the foremost read
+	top        int64 // where the first read ended
 	direction  int8  // 0: not known yet
 	reads      int32 // that went on where the one before was
 	used       uint32
@@ -120,9 +121,11 @@ func (s *Streams) continues(t *stream, off, n int64, waited bool) (a Ahead, ok, 
 	}
 	gap := min(2*n, streamGap)
 	if t.window > 0 {
-		gap = min(8*n, streamLeap)
+		gap = min(overtaken*n, streamLeap)
 	}
 	switch {
+	case t.direction < 0 && off >= t.top && off-t.top <= max(gap, overtaken*n):
+		t.direction, t.window = 1, 0 // reads that were in flight together came last first, again and again
 	case t.direction >= 0 && off >= t.end && off-t.end <= gap:
 		t.direction = 1
 	case t.direction <= 0 && off+n <= t.start && t.start-off-n <= gap:
@@ -159,7 +162,7 @@ func (s *Streams) begin(off, n int64) {
 		s.judge(t)
 	}
 	s.places[oldest] = off
-	s.streams[oldest] = stream{start: off, end: off + n, reads: 1, read: n, used: s.clock}
+	s.streams[oldest] = stream{start: off, end: off + n, top: off + n, reads: 1, read: n, used: s.clock}
 }
 
 // judge learns from a stream that has ended.

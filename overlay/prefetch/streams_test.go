@@ -226,6 +226,34 @@ func TestStreamsSpare(t *testing.T) {
 	}
 }
 
+// TestStreamsLastFirst: readers with several reads in flight, which end last first
+// each time, read forward.
+func TestStreamsLastFirst(t *testing.T) {
+	for _, n := range []int64{4 << 10, 64 << 10, 256 << 10} {
+		for _, flight := range []int64{2, 3, 8, 16} {
+			w, s := newWorld(1<<31), &Streams{spare: Unbounded}
+			s.SetWindow(streamMost)
+			waited, reads := int64(0), flight*64
+			for first := int64(0); first < reads; first += flight {
+				for i := flight - 1; i >= 0; i-- {
+					off := (first + i) * n
+					missed := w.read(off, n)
+					if missed {
+						waited++
+					}
+					w.bring(block.Range{Off: off, End: off + n}, false)
+					if a, ok := s.Read(off, n, missed); ok && a.Every == 0 {
+						w.bring(a.First, true)
+					}
+				}
+			}
+			if waited > 10*flight { // until the window has grown
+				t.Errorf("%d KiB, %d in flight: %d of %d reads waited", n>>10, flight, waited, reads)
+			}
+		}
+	}
+}
+
 // TestStreamsBounds never lets a window get out of hand, whatever is read.
 func TestStreamsBounds(t *testing.T) {
 	rnd := newSim(5, store{}).rnd
