@@ -415,7 +415,7 @@ func TestPowerCut(t *testing.T) {
 	first := devicetest.Seed(t)
 	n := *crashSeeds
 	if n == 0 {
-		n = 10
+		n = 30
 		if testing.Short() {
 			n = 8
 		}
